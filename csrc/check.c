@@ -1,0 +1,413 @@
+/*
+ * check.c - the invariants of docs/invariants.md, walked.
+ *
+ * Every stored count is compared with one made during the walk, every link with the one that answers
+ * it. A fault is reported and the walk goes on; loops are bounded by the counts, so that a damaged
+ * structure cannot hold it. Bytes that an owner changed are never a fault.
+ */
+#include "check.h"
+
+#include "mm_slot.h"
+#include "stable_tree.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+struct checker {
+	struct engine *engine;
+	char *text;		/* where lines go */
+	size_t room;		/* bytes left there, the final 0 included */
+	uint64_t nr_faults;
+	uint64_t nr_listed;	/* sharers met in lists of nodes */
+	uint64_t nr_stable;	/* STABLE items met in blocks */
+	uint64_t frame_bytes;	/* of frames and page copies that are ours */
+};
+
+__attribute__((format(printf, 3, 4))) static void expect(struct checker *checker, bool is_sound,
+							  const char *format, ...)
+{
+	if (is_sound)
+		return;
+	checker->nr_faults++;
+	va_list arguments;
+	va_start(arguments, format);
+	int length = vsnprintf(checker->text, checker->room, format, arguments);
+	va_end(arguments);
+	if (length < 0 || (size_t)length + 2 > checker->room) {
+		if (checker->room)
+			*checker->text = '\0';	/* no half lines */
+		checker->room = 0;
+		return;
+	}
+	checker->text += length;
+	*checker->text++ = '\n';
+	*checker->text = '\0';
+	checker->room -= (size_t)length + 1;
+}
+
+/* --- I1, I2: one tree and one forest ----------------------------------------------------------- */
+
+/* Blacks from @ref up to the root. */
+static uint32_t black_height(const struct pool *pool, uint32_t ref, uint64_t limit)
+{
+	uint32_t height = 0;
+	for (; ref && limit--; ref = rb_at(pool, ref)->parent)
+		height += !rb_at(pool, ref)->is_red;
+	return height;
+}
+
+static void check_tree_node(struct checker *checker, const struct pool *pool, const char *tree, uint32_t root,
+			    uint32_t ref, uint64_t limit, uint32_t *height)
+{
+	const struct rb_node *node = rb_at(pool, ref);
+	expect(checker, (ref == root) == !node->parent, "I1 %s tree, object %u: has parent %u under root %u",
+	       tree, ref, node->parent, root);
+	for (uint32_t side = 0; side < 2; side++) {
+		uint32_t child = node->child[side];
+		if (!child) {
+			uint32_t here = black_height(pool, ref, limit);
+			expect(checker, !*height || here == *height,
+			       "I1 %s tree, object %u: black height %u, elsewhere %u", tree, ref, here, *height);
+			*height = *height ? *height : here;
+			continue;
+		}
+		expect(checker, rb_at(pool, child)->parent == ref,
+		       "I1 %s tree, object %u: its child %u has parent %u", tree, ref, child,
+		       rb_at(pool, child)->parent);
+		expect(checker, !node->is_red || !rb_at(pool, child)->is_red,
+		       "I1 %s tree, object %u: red, and so is its child %u", tree, ref, child);
+	}
+}
+
+/* Walks the forest in order and returns how many objects it has. */
+static uint64_t check_forest(struct checker *checker, const struct forest *forest, const char *name)
+{
+	const struct pool *pool = forest->pool;
+	uint64_t limit = forest->nr_entries + 1;
+	uint64_t nr_met = 0;
+
+	for (uint64_t i = 0; i < (uint64_t)1 << forest->root_bits; i++) {
+		uint32_t root = forest->root_bits ? forest->roots[i] : forest->first_root;
+		uint32_t height = 0;
+		uint64_t before = 0;
+		for (uint32_t ref = rb_first(pool, root); ref && nr_met < limit; ref = rb_next(pool, ref)) {
+			uint64_t key = *forest_key(pool, ref);
+			nr_met++;
+			check_tree_node(checker, pool, name, root, ref, limit, &height);
+			expect(checker, key >= before, "I2 %s forest, object %u: its key is less than the one before",
+			       name, ref);
+			expect(checker, !forest->root_bits || key >> (64 - forest->root_bits) == i,
+			       "I2 %s forest, object %u: its key belongs to another root than %" PRIu64, name, ref, i);
+			before = key;
+		}
+	}
+	expect(checker, nr_met == forest->nr_entries, "I2 %s forest: %" PRIu64 " objects, count says %" PRIu64, name,
+	       nr_met, forest->nr_entries);
+	return nr_met;
+}
+
+/* --- I3 to I6: stable nodes -------------------------------------------------------------------- */
+
+static void check_frame(struct checker *checker, struct index *index, uint32_t ref)
+{
+	struct engine *engine = checker->engine;
+	const struct stable_node *node = node_at(engine, ref);
+	struct look look;
+	bool has_lender = false;
+
+	index_look(index, node->bytes, &look);
+	expect(checker, node->key == look.key, "I3 node %u: filed under another key than its frame's", ref);
+	if (node->is_owned)
+		checker->frame_bytes += engine->rules.page_size;
+	for (uint32_t item = node->sharers; item && !node->is_owned && !has_lender;
+	     item = item_at(&engine->items, item)->sharer.next)
+		has_lender = item_region(&engine->items, item)->is_immutable &&
+			     item_bytes(&engine->items, item) == node->bytes;
+	expect(checker, node->is_owned || has_lender, "I4 node %u: borrows bytes that no immutable sharer has", ref);
+}
+
+static void check_sharers(struct checker *checker, uint32_t ref)
+{
+	struct engine *engine = checker->engine;
+	const struct stable_node *node = node_at(engine, ref);
+	uint64_t length = 0;
+	uint32_t previous = 0;
+
+	for (uint32_t item_ref = node->sharers; item_ref && length <= node->nr_sharers;) {
+		const struct rmap_item *item = item_at(&engine->items, item_ref);
+		length++;
+		expect(checker, item->state == ITEM_STABLE, "I5 node %u: item %u in its list is not stable", ref,
+		       item_ref);
+		expect(checker, item->sharer.node == ref, "I5 node %u: item %u in its list names node %u", ref, item_ref,
+		       item->sharer.node);
+		expect(checker, item->sharer.previous == previous,
+		       "I5 node %u: item %u in its list has a wrong link back", ref, item_ref);
+		expect(checker,
+		       !item_region(&engine->items, item_ref)->is_immutable ||
+			       !page_compare(&engine->rules, item_bytes(&engine->items, item_ref), node->bytes),
+		       "I4 node %u: item %u is immutable and differs from the frame", ref, item_ref);
+		previous = item_ref;
+		item_ref = item->sharer.next;
+	}
+	expect(checker, length == node->nr_sharers && length, "I5 node %u: list has %" PRIu64 " items, count says %u",
+	       ref, length, node->nr_sharers);
+	expect(checker, node->nr_sharers <= engine->max_page_sharing,
+	       "I6 node %u: %u sharers, no more than %" PRIu64 " are allowed", ref, node->nr_sharers,
+	       engine->max_page_sharing);
+	checker->nr_listed += length;
+}
+
+/* One content: its head and the other nodes of the ring. Returns the number of nodes. */
+static uint64_t check_ring(struct checker *checker, struct index *index, uint32_t head)
+{
+	struct engine *engine = checker->engine;
+	uint64_t length = 0;
+	bool had_full = false;
+	uint32_t ref = head;
+
+	do {
+		const struct stable_node *node = node_at(engine, ref);
+		bool is_full = !node_has_room(engine, node);
+		expect(checker, node->is_head == (ref == head), "I6 node %u: its head mark is wrong", ref);
+		expect(checker, is_full || !had_full, "I6 node %u: has room but stands behind a full one", ref);
+		expect(checker, !page_compare(&engine->rules, node->bytes, node_at(engine, head)->bytes),
+		       "I6 node %u: differs from the head of its ring", ref);
+		had_full = is_full;
+		check_frame(checker, index, ref);
+		check_sharers(checker, ref);
+		length++;
+		ref = node->next_dup;
+	} while (ref != head && length <= index->pages_shared);
+	expect(checker, ref == head, "I6 node %u: its ring does not close", head);
+	return length;
+}
+
+static void check_stable(struct checker *checker, struct index *index)
+{
+	struct engine *engine = checker->engine;
+	uint64_t nr_nodes = 0, nr_chains = 0, nr_dups = 0;
+	uint64_t nr_left = check_forest(checker, &index->stable, "stable");
+	uint64_t nr_listed_before = checker->nr_listed;
+	uint32_t before = 0;
+
+	for (uint32_t head = 0; nr_left-- && (head = forest_next(&index->stable, head)) != 0;) {
+		uint64_t length = check_ring(checker, index, head);
+		nr_nodes += length;
+		nr_chains += length > 1;
+		nr_dups += length > 1 ? length : 0;
+		if (before && node_at(engine, before)->key == node_at(engine, head)->key)
+			expect(checker,
+			       page_compare(&engine->rules, node_at(engine, before)->bytes,
+					    node_at(engine, head)->bytes) < 0,
+			       "I2 stable forest, object %u: not greater than the one before", head);
+		before = head;
+	}
+	uint64_t nr_listed = checker->nr_listed - nr_listed_before;
+	expect(checker, nr_nodes == index->pages_shared, "I7 pages_shared is %" PRIu64 ", recount %" PRIu64,
+	       index->pages_shared, nr_nodes);
+	expect(checker, nr_listed - nr_nodes == index->pages_sharing, "I7 pages_sharing is %" PRIu64 ", recount %" PRIu64,
+	       index->pages_sharing, nr_listed - nr_nodes);
+	expect(checker, nr_chains == index->nr_chains && nr_dups == index->nr_dups,
+	       "I7 chains and dups are %" PRIu64 " and %" PRIu64 ", recount %" PRIu64 " and %" PRIu64,
+	       index->nr_chains, index->nr_dups, nr_chains, nr_dups);
+}
+
+/* --- I8 to I11: items, regions, slots ---------------------------------------------------------- */
+
+struct counts {
+	uint64_t items, stable, unstable, filed;
+};
+
+static void check_item(struct checker *checker, const struct region *region, uint64_t page, struct counts *counts)
+{
+	struct engine *engine = checker->engine;
+	uint32_t ref = item_find(region, page);
+	if (!ref)
+		return;
+	const struct rmap_item *item = item_at(&engine->items, ref);
+	counts->items++;
+	counts->stable += item->state == ITEM_STABLE;
+	counts->unstable += item->state == ITEM_UNSTABLE;
+	counts->filed += item->state == ITEM_UNSTABLE && item->round == engine->scan_round;
+	expect(checker, item->state != ITEM_UNSTABLE || item->round <= engine->scan_round,
+	       "I8 item %u: filed in round %" PRIu64 ", this is %" PRIu64, ref, (uint64_t)item->round,
+	       engine->scan_round);
+	expect(checker, !item->is_private || item->state == ITEM_STABLE, "I8 item %u: private but not stable", ref);
+	if (!region->is_aliased)
+		return;
+	uint32_t first = physical_find(&region->slot->index->physical, item_bytes(&engine->items, ref));
+	expect(checker, item->state == ITEM_VOLATILE || first == ref,
+	       "I9 item %u: in a tree, but its page belongs to item %u", ref, first);
+}
+
+static void check_region(struct checker *checker, const struct region *region, uint64_t position,
+			 uint64_t first_page, struct counts *counts)
+{
+	struct engine *engine = checker->engine;
+	uint64_t nr_mergeable = 0, nr_present = 0, nr_items = counts->items;
+
+	expect(checker, region->position == position && region->first_page == first_page,
+	       "I10 region at %#" PRIx64 ": its position or first page is wrong", region->address);
+	for (uint64_t page = 0; page < region->nr_pages; page++) {
+		uint8_t flags = region->flags[page];
+		bool is_mergeable = flags & PAGE_MERGEABLE;
+		nr_mergeable += is_mergeable;
+		nr_present += page_is_present(region, page);
+		expect(checker, !is_mergeable || (!(flags & (PAGE_OPTED_OUT | PAGE_UNMAPPED)) && !region->is_excluded),
+		       "I10 region at %#" PRIx64 ", page %" PRIu64 ": mergeable though it may not be", region->address,
+		       page);
+		if (region->copies && region->copies[page])
+			expect(checker, region->copies[page]->nr_users > 0,
+			       "I10 region at %#" PRIx64 ", page %" PRIu64 ": uses a copy nobody uses",
+			       region->address, page);
+		check_item(checker, region, page, counts);
+	}
+	expect(checker, nr_mergeable == region->nr_mergeable && nr_present == region->nr_present,
+	       "I10 region at %#" PRIx64 ": %" PRIu64 " mergeable and %" PRIu64 " present pages, counts say %" PRIu64
+	       " and %" PRIu64, region->address, nr_mergeable, nr_present, region->nr_mergeable, region->nr_present);
+	expect(checker, counts->items - nr_items == region->nr_items,
+	       "I8 region at %#" PRIx64 ": %" PRIu64 " items, count says %" PRIu64, region->address,
+	       counts->items - nr_items, region->nr_items);
+	for (uint64_t first = 0; first < region->nr_pages; first += POOL_CHUNK_OBJECTS) {
+		uint32_t id = region->blocks[first >> POOL_CHUNK_SHIFT];
+		if (!id)
+			continue;
+		const struct rmap_block *block = pool_header(&engine->items, id << POOL_CHUNK_SHIFT);
+		expect(checker, block->region == region && block->first_page == first,
+		       "I8 block %u: does not name its region and first page", id);
+	}
+}
+
+static void check_slot(struct checker *checker, const struct mm_slot *slot, uint64_t position,
+		       struct counts *counts)
+{
+	struct counts before = *counts;
+	uint64_t nr_pages = 0, score = 0;
+
+	for (uint64_t i = 0; i < slot->nr_regions; i++) {
+		check_region(checker, slot->regions[i], i, nr_pages, counts);
+		nr_pages += slot->regions[i]->nr_pages;
+	}
+	for (uint32_t i = 0; i < MERGE_WINDOW; i++)
+		score += slot->window[i];
+	expect(checker, nr_pages == slot->nr_pages, "I10 process %" PRIu64 ": %" PRIu64 " pages, count says %" PRIu64,
+	       position, nr_pages, slot->nr_pages);
+	expect(checker, counts->items - before.items == slot->rmap_items,
+	       "I8 process %" PRIu64 ": %" PRIu64 " items, count says %" PRIu64, position,
+	       counts->items - before.items, slot->rmap_items);
+	expect(checker,
+	       counts->stable - before.stable == slot->nr_stable &&
+		       counts->unstable - before.unstable == slot->nr_unstable,
+	       "I8 process %" PRIu64 ": %" PRIu64 " stable and %" PRIu64 " unstable items, counts say %" PRIu64
+	       " and %" PRIu64,
+	       position, counts->stable - before.stable, counts->unstable - before.unstable, slot->nr_stable,
+	       slot->nr_unstable);
+	expect(checker, score == slot->nr_merged, "I11 process %" PRIu64 ": score %" PRIu64 ", window sums to %" PRIu64,
+	       position, slot->nr_merged, score);
+	expect(checker, slot->pending == LKSM_PENDING_NONE || slot->is_registered,
+	       "I11 process %" PRIu64 ": queued but not registered", position);
+	expect(checker, !(slot->is_newcomer && slot->is_scanned),
+	       "I11 process %" PRIu64 ": newcomer, yet scanned", position);
+}
+
+static void check_queue(struct checker *checker)
+{
+	struct engine *engine = checker->engine;
+	const struct mm_slot *previous = NULL;
+	uint64_t nr_queued = 0, nr_pending = 0, nr_slots = 0;
+	bool has_cursor = !engine->cursor.slot;
+
+	for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next) {
+		nr_pending += slot->pending != LKSM_PENDING_NONE;
+		nr_slots++;
+	}
+	for (const struct mm_slot *slot = engine->queue; slot && nr_queued <= nr_slots; slot = slot->queue_next) {
+		expect(checker, slot->pending != LKSM_PENDING_NONE, "I12 queue: entry %" PRIu64 " waits for nothing",
+		       nr_queued);
+		expect(checker, slot->queue_previous == previous, "I12 queue: entry %" PRIu64 " has a wrong link back",
+		       nr_queued);
+		has_cursor |= slot == engine->cursor.slot;
+		previous = slot;
+		nr_queued++;
+	}
+	expect(checker, engine->queue_last == previous, "I12 queue: its last entry is not the last");
+	expect(checker, nr_queued == nr_pending, "I12 queue: %" PRIu64 " entries, %" PRIu64 " processes wait", nr_queued,
+	       nr_pending);
+	expect(checker, has_cursor, "I12 cursor: on a process that is not queued");
+	expect(checker, engine->scan_round <= engine->crawl_round, "I12 round %" PRIu64 " of %" PRIu64,
+	       engine->scan_round, engine->crawl_round);
+}
+
+/* --- I13, I14: the whole ----------------------------------------------------------------------- */
+
+static void check_physical(struct checker *checker, const struct index *index)
+{
+	const struct physical_map *map = &index->physical;
+	uint64_t nr_items = 0;
+	for (uint64_t i = 0; i < map->nr_places; i++) {
+		uint32_t ref = map->refs[i];
+		if (!ref)
+			continue;
+		nr_items++;
+		expect(checker,
+		       item_at(map->items, ref)->state != ITEM_NONE &&
+			       physical_find(map, item_bytes(map->items, ref)) == ref,
+		       "I9 physical map: item %u is gone or not found by its address", ref);
+	}
+	expect(checker, nr_items == map->nr_items, "I9 physical map: %" PRIu64 " items, count says %" PRIu64, nr_items,
+	       map->nr_items);
+}
+
+/* Bytes of copies made for forked pages; a copy with several users is counted once, as its shares add up. */
+static void count_copies(struct checker *checker)
+{
+	struct engine *engine = checker->engine;
+	for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next)
+		for (uint64_t i = 0; i < slot->nr_regions; i++) {
+			const struct region *region = slot->regions[i];
+			for (uint64_t page = 0; region->copies && page < region->nr_pages; page++)
+				if (region->copies[page] && region->copies[page]->nr_users)
+					checker->frame_bytes += engine->rules.page_size / region->copies[page]->nr_users;
+		}
+}
+
+uint64_t check(struct engine *engine, char *text, size_t size)
+{
+	struct checker checker = { .engine = engine, .text = text, .room = size };
+	if (size)
+		*text = '\0';
+	for (struct index *index = engine->indexes; index; index = index->next) {
+		struct counts counts = { 0 };
+		uint64_t nr_slots = 0, position = 0;
+		check_stable(&checker, index);
+		uint64_t nr_filed = check_forest(&checker, &index->unstable, "unstable");
+		check_physical(&checker, index);
+		for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next, position++) {
+			if (slot->index != index)
+				continue;
+			check_slot(&checker, slot, position, &counts);
+			nr_slots++;
+		}
+		checker.nr_stable += counts.stable;
+		expect(&checker, nr_slots == index->nr_slots, "I13 domain %u: %" PRIu64 " processes, count says %" PRIu64,
+		       index->domain, nr_slots, index->nr_slots);
+		expect(&checker, counts.items == index->rmap_items, "I13 rmap_items is %" PRIu64 ", recount %" PRIu64,
+		       index->rmap_items, counts.items);
+		expect(&checker, counts.unstable == index->pages_unshared,
+		       "I13 pages_unshared is %" PRIu64 ", recount %" PRIu64, index->pages_unshared, counts.unstable);
+		expect(&checker, counts.filed == nr_filed,
+		       "I13 %" PRIu64 " items carry this round, %" PRIu64 " are in the unstable tree", counts.filed,
+		       nr_filed);
+	}
+	expect(&checker, checker.nr_listed == checker.nr_stable,
+	       "I13 %" PRIu64 " items are stable, %" PRIu64 " are in lists of nodes", checker.nr_stable,
+	       checker.nr_listed);
+	check_queue(&checker);
+	count_copies(&checker);
+	uint64_t reserved = engine->memory.reserved[LKSM_FOR_FRAMES];
+	/* A copy that three regions share is counted as three thirds, rounded down. */
+	expect(&checker, checker.frame_bytes <= reserved && reserved - checker.frame_bytes < engine->rules.page_size,
+	       "I14 frames: %" PRIu64 " bytes reserved, recount %" PRIu64, reserved, checker.frame_bytes);
+	return checker.nr_faults;
+}

@@ -1,0 +1,80 @@
+/*
+ * index.c - the forests of a domain and the set of sample keys they share.
+ */
+#include "index.h"
+
+#include "mm_slot.h"
+
+static const uint8_t *node_bytes(const struct pool *pool, uint32_t ref)
+{
+	return ((const struct stable_node *)pool_at(pool, ref))->bytes;
+}
+
+struct index *index_get(struct engine *engine, uint32_t domain)
+{
+	struct index *index = engine->indexes;
+	while (index && index->domain != domain)
+		index = index->next;
+	if (index)
+		return index;
+	index = memory_alloc(&engine->memory, LKSM_FOR_ENGINE, sizeof(*index));
+	if (!index)
+		return NULL;
+	index->engine = engine;
+	index->domain = domain;
+	forest_init(&index->stable, &engine->memory, &engine->nodes, node_bytes);
+	forest_init(&index->unstable, &engine->memory, &engine->items, item_bytes);
+	keyset_init(&index->deepened, &engine->memory);
+	physical_init(&index->physical, &engine->memory, &engine->items, item_bytes);
+	index->next = engine->indexes;
+	engine->indexes = index;
+	return index;
+}
+
+void index_put(struct index *index)
+{
+	if (index->nr_slots)
+		return;
+	struct index **link = &index->engine->indexes;
+	while (*link != index)
+		link = &(*link)->next;
+	*link = index->next;
+	forest_deinit(&index->stable);
+	forest_deinit(&index->unstable);
+	keyset_deinit(&index->deepened);
+	physical_deinit(&index->physical);
+	memory_free(&index->engine->memory, LKSM_FOR_ENGINE, index, sizeof(*index));
+}
+
+static void take_hash(const struct index *index, struct look *look)
+{
+	if (!look->has_hash)
+		look->hash = page_hash(&index->engine->rules, look->bytes);
+	look->has_hash = true;
+	look->key = look->hash;
+	look->is_deep = true;
+}
+
+void index_look(const struct index *index, const uint8_t *bytes, struct look *look_ret)
+{
+	struct look look = { .bytes = bytes };
+	look.sample = look.key = page_sample(&index->engine->rules, bytes);
+	if (index->engine->rules.is_sample_whole) {
+		look.hash = look.sample;
+		look.has_hash = true;
+	}
+	if (look.has_hash || keyset_has(&index->deepened, look.sample))
+		take_hash(index, &look);
+	*look_ret = look;
+}
+
+void index_deepen(struct index *index, struct look *look)
+{
+	if (!keyset_add(&index->deepened, look->sample)) {
+		look->is_deep = true;	/* stays under its sample; the order by bytes tells it apart */
+		return;
+	}
+	forest_deepen(&index->stable, &index->engine->rules, look->sample);
+	forest_deepen(&index->unstable, &index->engine->rules, look->sample);
+	take_hash(index, look);
+}

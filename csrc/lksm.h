@@ -1,0 +1,211 @@
+/*
+ * lksm.h - the boundary of the core: plain structs and functions.
+ *
+ * cffi reads this file verbatim, so it holds declarations only: no includes, no conditionals. Include
+ * <stddef.h>, <stdint.h> and <stdbool.h> before it.
+ *
+ * The core is mechanism: pages, trees, processes, one scan with a budget. It has no globals, threads,
+ * clocks or files, and calls nobody back. One engine must be used by one thread at a time.
+ *
+ * Functions return 0 or a negative enum lksm_error; results come back through a last parameter called
+ * ..._ret, untouched on failure. Page numbers are indices into a process's pages in address order.
+ */
+#pragma once
+
+enum lksm_error {
+	LKSM_OK = 0,
+	LKSM_NO_MEMORY = -1,	/* an allocation failed; the engine is as it was */
+	LKSM_INVALID = -2,	/* an argument is outside its range; see lksm_error_text() */
+	LKSM_BUSY = -3		/* not while pages are shared */
+};
+
+/* Why a page is or is not merged. */
+enum lksm_reason {
+	LKSM_MERGED,
+	LKSM_UNIQUE,
+	LKSM_VOLATILE,
+	LKSM_NOT_VISITED,
+	LKSM_NOT_REGISTERED,
+	LKSM_OPTED_OUT,
+	LKSM_EXCLUDED,
+	LKSM_ALREADY_SHARED,
+	LKSM_LIMIT,
+	LKSM_ABSENT
+};
+
+/* What an engine's memory is for; the index of lksm_memory()'s result. */
+enum lksm_purpose {
+	LKSM_FOR_ENGINE,	/* the engine itself */
+	LKSM_FOR_PROCESSES,	/* mm_slots, regions and their page flags */
+	LKSM_FOR_ITEMS,		/* rmap_items */
+	LKSM_FOR_NODES,		/* stable nodes */
+	LKSM_FOR_ROOTS,		/* the roots of the forests */
+	LKSM_FOR_KEYS,		/* deepened keys */
+	LKSM_FOR_PHYSICAL,	/* which pages lie at one address */
+	LKSM_FOR_FRAMES,	/* copies of pages: stable frames, and pages forked processes wrote */
+	LKSM_NR_PURPOSES
+};
+
+/* Page table entries that are no frame. */
+enum lksm_entry {
+	LKSM_ENTRY_PRIVATE = -1,
+	LKSM_ENTRY_ABSENT = -3
+};
+
+/* What a process waits for: nothing, or a scan, asked for while it was running or frozen. */
+enum lksm_pending {
+	LKSM_PENDING_NONE,
+	LKSM_PENDING_NORMAL,
+	LKSM_PENDING_FROZEN
+};
+
+/* A 64-bit hash of @nr_bytes bytes under @secret. The core has none of its own. */
+typedef uint64_t (*lksm_hash)(const void *bytes, size_t nr_bytes, const void *secret, size_t secret_size);
+
+struct lksm_options {
+	uint64_t page_size;		/* bytes, a power of two from 64 */
+	uint64_t seed;			/* chooses which cache lines are sampled */
+	uint64_t initial_rounds;	/* the checksum gate is closed below this round */
+	uint64_t max_page_sharing;	/* sharers a frame may have, at least 2 */
+	lksm_hash hash;			/* must live as long as the engine, as must the secrets */
+	const void *secret;		/* for keys and checksums: this engine's own */
+	const void *digest_secret;	/* for digests: the same in every engine */
+	size_t secret_size;		/* bytes in each */
+};
+
+/* A run of pages of one process. @pages and @rows must stay valid until the process exits. */
+struct lksm_region {
+	uint64_t address;		/* of the first page; a multiple of the page size */
+	uint8_t *pages;			/* the array, at any alignment */
+	uint64_t nr_array_pages;	/* whole pages in the array */
+	const int64_t *rows;		/* page i is array page rows[i], -1 absent; NULL: page i itself */
+	uint64_t nr_pages;		/* pages of the region */
+	bool is_immutable;		/* the owner promises that the bytes never change */
+	bool is_excluded;		/* never to be merged */
+};
+
+struct lksm_counters {
+	uint64_t pages_shared;		/* distinct merged contents (frames) */
+	uint64_t pages_sharing;		/* further pages that use them: what is saved */
+	uint64_t pages_unshared;	/* pages that passed the gate but found no twin */
+	uint64_t rmap_items;		/* pages visited and remembered */
+	uint64_t stable_node_chains;	/* contents with several frames */
+	uint64_t stable_node_dups;	/* their frames */
+	uint64_t merged;		/* pages that joined a frame that had a sharer, so far */
+	uint64_t broken;		/* pages that left a frame that kept one, so far */
+	uint64_t pages_scanned;		/* pages visited, so far */
+	uint64_t scan_round;		/* the round the unstable tree belongs to */
+	uint64_t crawl_round;		/* rounds begun */
+	uint64_t nr_registered;		/* registered processes */
+	uint64_t nr_scannable;		/* queued ones of class normal */
+	uint64_t nr_frozen;		/* queued ones of class frozen */
+	uint64_t nr_gated;		/* pages the gate held back in this round */
+	uint64_t nr_scanned_slots;	/* slots completed in this round */
+	uint64_t round_merged;		/* merged in this round */
+	uint64_t round_broken;		/* broken in this round */
+	uint64_t round_pages;		/* pages visited in this round */
+};
+
+struct lksm_status {
+	uint64_t nr_pages;		/* pages of all regions, absent ones included */
+	uint64_t nr_mapped;		/* of these, present and not unmapped */
+	uint64_t rmap_items;		/* pages visited and remembered */
+	uint64_t merging_pages;		/* pages that are merged */
+	uint64_t unshared;		/* pages that passed the gate but found no twin */
+	uint64_t nr_merged;		/* sum of the merge window */
+	uint64_t nr_scans;		/* pages visited since it was last queued */
+	uint64_t elapsed;		/* what its last completed scan took, in the caller's clock */
+	uint64_t window[3];		/* pages merged in its last three scans, oldest first */
+	uint32_t pending;		/* enum lksm_pending */
+	bool is_registered;		/* known to the scanner */
+	bool is_newcomer;		/* not yet scanned once */
+	bool is_scanned;		/* its last scan was completed */
+	bool is_cursor;			/* being scanned */
+	bool is_mergeable;		/* some page may be merged */
+};
+
+struct lksm_explanation {
+	uint32_t reason;		/* enum lksm_reason */
+	int64_t frame;			/* frame id, or -1 */
+	uint64_t nr_sharers;		/* pages merged into that frame, or into the full ones */
+	int64_t other_process;		/* position of another process or page it is merged with, or -1 */
+	int64_t other_page;
+	bool is_private;		/* written or unmerged since its last visit */
+};
+
+struct lksm_group {
+	int64_t frame;			/* lowest frame id of this content */
+	int64_t pages;			/* pages merged into it */
+	int64_t processes;		/* distinct processes among them */
+	uint64_t digest;		/* hash of the bytes under the digest secret */
+	int64_t first_process;		/* position of the first one, in order of creation */
+	int64_t first_page;		/* the lowest page of that one */
+	bool is_zero;			/* all bytes are zero */
+};
+
+int lksm_engine_create(const struct lksm_options *options, struct engine **engine_ret);
+void lksm_engine_destroy(struct engine *engine);
+/* The last error in one line, without a full stop. */
+const char *lksm_error_text(const struct engine *engine);
+/* LKSM_BUSY while any page is shared, unless the value stays as it is. */
+int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing);
+
+/* A process without pages, at the end of the order of creation. */
+int lksm_process_create(struct engine *engine, uint32_t domain, struct mm_slot **process_ret);
+/* Adds a region; it must not overlap the others. Pages become mergeable by advice or join. */
+int lksm_process_map(struct mm_slot *process, const struct lksm_region *region);
+/* A process that shares the pages of its parent, with its advice; registered iff the parent is. */
+int lksm_process_fork(struct mm_slot *process, struct mm_slot **process_ret);
+/* Exit: at return nothing of it is linked or counted. Never fails. */
+void lksm_process_destroy(struct mm_slot *process);
+/* The pages become absent but keep their numbers; their items go at the next scan. Never fails. */
+int lksm_process_unmap(struct mm_slot *process, uint64_t start, uint64_t stop);
+/* Copies out; LKSM_INVALID if a page is absent. */
+int lksm_process_read(struct mm_slot *process, uint64_t page, uint64_t nr_pages, void *bytes);
+/* Writes the owner's array, or this process's own copy after a fork. The page is private at once. */
+int lksm_process_write(struct mm_slot *process, uint64_t page, uint64_t offset, const void *bytes,
+		       uint64_t nr_bytes);
+/* Mergeable: clears the opt-out. Not: opts out, and what is merged is private at once. */
+int lksm_process_advise(struct mm_slot *process, uint64_t start, uint64_t stop, bool is_mergeable);
+/* Makes every page mergeable that is neither excluded nor opted out. Returns whether any page is. */
+bool lksm_process_join(struct mm_slot *process);
+void lksm_process_register(struct mm_slot *process);
+void lksm_process_status(const struct mm_slot *process, struct lksm_status *status_ret);
+
+/* The queue of processes to scan. A process that is queued already only changes class. */
+void lksm_enqueue(struct mm_slot *process, bool is_frozen);
+void lksm_dequeue(struct mm_slot *process);
+/* It waits for a scan in its own right, not only because it froze. */
+void lksm_clear_scanned(struct mm_slot *process);
+/* When the process under the cursor is done, queue it once more as frozen. */
+void lksm_requeue_frozen(struct mm_slot *process, bool is_wanted);
+/* A full or partial scan has been prepared: its scan starts with a new unstable tree. */
+void lksm_begin_round(struct engine *engine);
+/*
+ * Visits up to @nr_pages pages of the queue. @now is the caller's clock. Ends early when the queue is
+ * exhausted or memory is: LKSM_NO_MEMORY only if no page was visited; the cursor stays on that page.
+ */
+int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *nr_scanned_ret);
+/* Does any process wait to be scanned? */
+bool lksm_has_queue(const struct engine *engine);
+/* Forgets every item, frame and queued process. Needs no memory and never fails. */
+void lksm_unmerge(struct engine *engine);
+
+/* @domain: the counters of pages and items of that domain only, or -1 for all. */
+void lksm_counters(const struct engine *engine, int64_t domain, struct lksm_counters *counters_ret);
+/* One entry a page: frame id, or enum lksm_entry. */
+void lksm_page_table(const struct mm_slot *process, int64_t *entries_ret);
+int lksm_explain(struct mm_slot *process, uint64_t page, struct lksm_explanation *explanation_ret);
+/* Number of merged contents with at least @min_pages pages. */
+uint64_t lksm_nr_groups(struct engine *engine, int64_t domain, uint64_t min_pages);
+/* Writes as many as lksm_nr_groups() says. Digests cost reading the page, so they are optional. */
+void lksm_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
+		 struct lksm_group *groups_ret);
+/* The digest of one page: its hash under the digest secret. LKSM_INVALID if it is absent. */
+int lksm_page_digest(struct mm_slot *process, uint64_t page, uint64_t *digest_ret);
+/* @matrix_ret: nr_processes squared, in order of creation. LKSM_NO_MEMORY if there is no room to count. */
+int lksm_sharing_matrix(struct engine *engine, int64_t *matrix_ret);
+/* Bytes reserved, by enum lksm_purpose. */
+void lksm_memory(const struct engine *engine, uint64_t *bytes_ret);
+/* Walks everything and changes nothing. Writes a line for each fault and returns their number. */
+uint64_t lksm_check(struct engine *engine, char *text, size_t size);

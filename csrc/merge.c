@@ -1,0 +1,216 @@
+/*
+ * merge.c - one page. Kernel: cmp_and_merge_page(). Differs: the page stays its owner's; merging points
+ * its page table entry at a frame that nobody can write.
+ *
+ * Row numbers are those of the decision table in the specification, section 3.3.
+ */
+#include "merge.h"
+
+#include "mm_slot.h"
+#include "stable_tree.h"
+#include "unstable_tree.h"
+
+static bool is_still_merged(const struct engine *engine, uint32_t item_ref);
+static bool is_alias(struct index *index, uint32_t item_ref);
+static void look_at(struct index *index, uint32_t item_ref, struct look *look_ret);
+static bool is_gated(struct engine *engine, struct rmap_item *item, struct look *look);
+static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref, const struct look *look);
+
+void compare_and_merge(struct engine *engine, uint32_t item_ref)
+{
+	struct rmap_item *item = item_at(&engine->items, item_ref);
+	struct region *region = item_region(&engine->items, item_ref);
+	struct index *index = region->slot->index;
+	struct look look;
+	struct place place;
+
+	if (is_still_merged(engine, item_ref))		/* row 2: nothing has changed */
+		return;
+	detach(engine, item_ref);			/* row 4: broken, or filed in an earlier round */
+	if (is_alias(index, item_ref))			/* one page with another item: never a saving */
+		return;
+	look_at(index, item_ref, &look);
+
+	uint32_t node = stable_tree_search(index, &look, &place);
+	if (node && node_has_room(engine, node_at(engine, node))) {
+		stable_tree_attach(index, node, item_ref);	/* row 6: joins a merged content */
+		return;
+	}
+	if (is_gated(engine, item, &look))		/* row 7: has not held still for a round */
+		return;
+
+	uint32_t twin = unstable_tree_search(index, &look, &place);
+	if (!twin)
+		unstable_tree_insert(index, item_ref, &look, &place);	/* row 10: no twin yet */
+	else if (item_region(&engine->items, twin)->flags[item_page(&engine->items, twin)] & PAGE_MERGEABLE)
+		merge_pair(index, item_ref, twin, &look);		/* rows 11 to 15 */
+	/* Row 9: the twin is no longer offered for merging. We wait, VOLATILE, until it is gone. */
+}
+
+/* Immutable memory is not even read. */
+static bool is_still_merged(const struct engine *engine, uint32_t item_ref)
+{
+	const struct rmap_item *item = item_at(&engine->items, item_ref);
+	if (item->state != ITEM_STABLE || item->is_private)
+		return false;
+	return item_region(&engine->items, item_ref)->is_immutable ||
+	       !page_compare(&engine->rules, item_bytes(&engine->items, item_ref),
+			     node_at(engine, item->sharer.node)->bytes);
+}
+
+/*
+ * Pages at one address are one page: the first item visited stands for it, the others are aliases of
+ * that one. Without memory to remember the address the page waits for its next visit.
+ */
+static bool is_alias(struct index *index, uint32_t item_ref)
+{
+	struct engine *engine = index->engine;
+	struct rmap_item *item = item_at(&engine->items, item_ref);
+
+	item->is_alias = 0;
+	if (!item_region(&engine->items, item_ref)->is_aliased)
+		return false;
+	uint32_t first = physical_find(&index->physical, item_bytes(&engine->items, item_ref));
+	if (!first)
+		return !physical_add(&index->physical, item_ref);
+	if (first == item_ref)
+		return false;
+	item->is_alias = 1;
+	item->alias.of = first;
+	return true;
+}
+
+/* Computes the page's key, or takes the one from its last visit if the bytes cannot have changed. */
+static void look_at(struct index *index, uint32_t item_ref, struct look *look_ret)
+{
+	struct engine *engine = index->engine;
+	struct rmap_item *item = item_at(&engine->items, item_ref);
+	const uint8_t *bytes = item_bytes(&engine->items, item_ref);
+
+	if (item->has_key && (item->is_key_deep || !keyset_has(&index->deepened, item->key))) {
+		*look_ret = (struct look){
+			.bytes = bytes,
+			.sample = item->key,
+			.hash = item->key,
+			.key = item->key,
+			.has_hash = item->is_key_deep,
+			.is_deep = item->is_key_deep,
+		};
+		return;
+	}
+	index_look(index, bytes, look_ret);
+	item->key = look_ret->key;
+	item->is_key_deep = look_ret->has_hash && look_ret->key == look_ret->hash;
+	item->has_key = item_region(&engine->items, item_ref)->is_immutable;
+}
+
+/* The checksum gate: below the initial rounds a page must have kept its checksum since its last visit. */
+static bool is_gated(struct engine *engine, struct rmap_item *item, struct look *look)
+{
+	if (engine->scan_round >= engine->initial_rounds || item->bypasses_gate)
+		return false;
+	uint32_t checksum = page_checksum(&engine->rules, look);
+	if (checksum == item->checksum)
+		return false;
+	item->checksum = checksum;
+	engine->nr_gated++;
+	return true;
+}
+
+/*
+ * The bytes that shall stand for a pair. Borrowed from the page scanned second if that is immutable,
+ * else from its twin if that is, else copied. NULL if there is no memory, or if the page does not hold
+ * still long enough to be copied.
+ */
+static const uint8_t *choose_frame(struct engine *engine, uint32_t item_ref, uint32_t twin_ref,
+				   bool *is_owned_ret)
+{
+	const uint8_t *bytes = item_bytes(&engine->items, item_ref);
+	*is_owned_ret = false;
+	if (item_region(&engine->items, item_ref)->is_immutable)
+		return bytes;
+	if (item_region(&engine->items, twin_ref)->is_immutable)
+		return item_bytes(&engine->items, twin_ref);
+	uint8_t *copy = frame_alloc(&engine->memory, engine->rules.page_size);
+	if (!copy)
+		return NULL;
+	memcpy(copy, bytes, engine->rules.page_size);
+	*is_owned_ret = true;
+	return copy;
+}
+
+/* Does the item's page equal the frame now? Immutable pages did when they were searched for. */
+static bool is_equal(const struct engine *engine, uint32_t item_ref, const uint8_t *frame, bool is_owned)
+{
+	if (!is_owned && item_region(&engine->items, item_ref)->is_immutable)
+		return true;
+	return !page_compare(&engine->rules, item_bytes(&engine->items, item_ref), frame);
+}
+
+/* Two equal pages become one frame, unless one of them was written since they were compared. */
+static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref, const struct look *look)
+{
+	struct engine *engine = index->engine;
+	struct look frame_look = *look;
+	struct place place;
+	bool is_owned;
+
+	if (engine->before_merge)
+		engine->before_merge(engine->before_merge_data);
+	const uint8_t *frame = choose_frame(engine, item_ref, twin_ref, &is_owned);
+	if (!frame)
+		return;							/* row 12 */
+	if (!is_equal(engine, item_ref, frame, is_owned) || !is_equal(engine, twin_ref, frame, is_owned)) {
+		if (is_owned)
+			frame_free(&engine->memory, (uint8_t *)frame, engine->rules.page_size);
+		return;							/* row 13 */
+	}
+	if (!item_region(&engine->items, item_ref)->is_immutable)
+		index_look(index, frame, &frame_look);
+	detach(engine, twin_ref);
+	uint32_t head = stable_tree_search(index, &frame_look, &place);
+	uint32_t node = 0;
+	if (head && node_has_room(engine, node_at(engine, head)))
+		node = head;	/* both were written since, to bytes that are merged already */
+	else
+		node = stable_tree_insert(index, &frame_look, head, &place, frame, is_owned);
+	if (is_owned && (!node || node == head))
+		frame_free(&engine->memory, (uint8_t *)frame, engine->rules.page_size);
+	if (!node)
+		return;							/* row 14 */
+	stable_tree_attach(index, node, twin_ref);
+	if (node_has_room(engine, node_at(engine, node)))
+		stable_tree_attach(index, node, item_ref);		/* row 15 */
+}
+
+void detach(struct engine *engine, uint32_t item_ref)
+{
+	struct index *index = item_region(&engine->items, item_ref)->slot->index;
+	switch ((enum item_state)item_at(&engine->items, item_ref)->state) {
+	case ITEM_STABLE:
+		stable_tree_detach(index, item_ref);
+		break;
+	case ITEM_UNSTABLE:
+		unstable_tree_detach(index, item_ref);
+		break;
+	case ITEM_VOLATILE:
+	case ITEM_NONE:
+		break;
+	}
+}
+
+void forget_page(struct region *region, uint64_t page)
+{
+	detach(region->slot->engine, item_find(region, page));
+	item_destroy(region, page);
+}
+
+void forget_pages(struct mm_slot *slot)
+{
+	for (uint64_t i = 0; i < slot->nr_regions; i++) {
+		struct region *region = slot->regions[i];
+		for (uint64_t page = 0; region->nr_items && page < region->nr_pages; page++)
+			if (item_find(region, page))
+				forget_page(region, page);
+	}
+}

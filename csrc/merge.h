@@ -1,0 +1,18 @@
+/*
+ * merge.h - the whole decision for one visited page, and how pages are let go.
+ */
+#ifndef MERGE_H
+#define MERGE_H
+
+#include "types.h"
+
+/* Decides what becomes of one visited page. @item_ref is its item. */
+void compare_and_merge(struct engine *engine, uint32_t item_ref);
+/* Takes an item out of whichever tree it is in; it is VOLATILE then. */
+void detach(struct engine *engine, uint32_t item_ref);
+/* Detaches and frees the item of a page that has one. */
+void forget_page(struct region *region, uint64_t page);
+/* Detaches and frees all items of a process. */
+void forget_pages(struct mm_slot *slot);
+
+#endif

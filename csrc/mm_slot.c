@@ -1,0 +1,449 @@
+/*
+ * mm_slot.c - regions, blocks of items, fork.
+ *
+ * The items of 256 neighbouring pages are one block, made at the first visit of any of them, so an item
+ * needs no pointer to its process and no address: both follow from its reference.
+ */
+#include "mm_slot.h"
+
+#include "extent.h"
+#include "index.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void *process_alloc(struct engine *engine, uint64_t size)
+{
+	return memory_alloc(&engine->memory, LKSM_FOR_PROCESSES, size);
+}
+
+static void process_free(struct engine *engine, void *bytes, uint64_t size)
+{
+	memory_free(&engine->memory, LKSM_FOR_PROCESSES, bytes, size);
+}
+
+/* --- items ----------------------------------------------------------------------------------- */
+
+static uint32_t objects_in_block(const struct region *region, uint64_t page)
+{
+	uint64_t left = region->nr_pages - (page & ~(uint64_t)(POOL_CHUNK_OBJECTS - 1));
+	return left < POOL_CHUNK_OBJECTS ? (uint32_t)left : POOL_CHUNK_OBJECTS;
+}
+
+uint32_t item_find(const struct region *region, uint64_t page)
+{
+	uint32_t id = region->blocks[page >> POOL_CHUNK_SHIFT];
+	if (!id)
+		return 0;
+	uint32_t ref = (id << POOL_CHUNK_SHIFT) + (uint32_t)(page & (POOL_CHUNK_OBJECTS - 1));
+	return item_at(&region->slot->engine->items, ref)->state == ITEM_NONE ? 0 : ref;
+}
+
+uint32_t item_create(struct region *region, uint64_t page)
+{
+	struct pool *items = &region->slot->engine->items;
+	uint32_t *id = &region->blocks[page >> POOL_CHUNK_SHIFT];
+	if (!*id) {
+		*id = pool_chunk_create(items, objects_in_block(region, page));
+		if (!*id)
+			return 0;
+		struct rmap_block *block = pool_header(items, *id << POOL_CHUNK_SHIFT);
+		block->region = region;
+		block->first_page = (uint32_t)(page & ~(uint64_t)(POOL_CHUNK_OBJECTS - 1));
+	}
+	uint32_t ref = (*id << POOL_CHUNK_SHIFT) + (uint32_t)(page & (POOL_CHUNK_OBJECTS - 1));
+	*item_at(items, ref) = (struct rmap_item){ .state = ITEM_VOLATILE };
+	((struct rmap_block *)pool_header(items, ref))->nr_items++;
+	region->nr_items++;
+	region->slot->rmap_items++;
+	region->slot->index->rmap_items++;
+	return ref;
+}
+
+void item_destroy(struct region *region, uint64_t page)
+{
+	struct pool *items = &region->slot->engine->items;
+	uint32_t ref = item_find(region, page);
+	assert(item_at(items, ref)->state == ITEM_VOLATILE);
+	if (region->is_aliased)
+		physical_remove(&region->slot->index->physical, ref);
+	item_at(items, ref)->state = ITEM_NONE;
+	region->nr_items--;
+	region->slot->rmap_items--;
+	region->slot->index->rmap_items--;
+	struct rmap_block *block = pool_header(items, ref);
+	if (--block->nr_items)
+		return;
+	pool_chunk_destroy(items, ref >> POOL_CHUNK_SHIFT, objects_in_block(region, page));
+	region->blocks[page >> POOL_CHUNK_SHIFT] = 0;
+}
+
+bool region_mark_aliased(struct region *region)
+{
+	if (region->is_aliased)
+		return true;
+	struct physical_map *map = &region->slot->index->physical;
+	if (!physical_reserve(map, region->nr_items))
+		return false;
+	region->is_aliased = true;
+	for (uint64_t page = 0; region->nr_items && page < region->nr_pages; page++) {
+		uint32_t ref = item_find(region, page);
+		if (ref)
+			physical_add(map, ref);
+	}
+	return true;
+}
+
+/* --- regions --------------------------------------------------------------------------------- */
+
+static uint64_t nr_blocks(uint64_t nr_pages)
+{
+	return (nr_pages + POOL_CHUNK_OBJECTS - 1) >> POOL_CHUNK_SHIFT;
+}
+
+void region_set_flags(struct region *region, uint64_t page, uint8_t flags)
+{
+	region->nr_mergeable += !!(flags & PAGE_MERGEABLE);
+	region->nr_mergeable -= !!(region->flags[page] & PAGE_MERGEABLE);
+	region->nr_present += !(flags & PAGE_UNMAPPED);
+	region->nr_present -= !(region->flags[page] & PAGE_UNMAPPED);
+	region->flags[page] = flags;
+}
+
+static void drop_copy(struct region *region, uint64_t page)
+{
+	struct engine *engine = region->slot->engine;
+	struct page_copy *copy = region->copies[page];
+	region->copies[page] = NULL;
+	if (!copy || --copy->nr_users)
+		return;
+	frame_free(&engine->memory, copy->bytes, engine->rules.page_size);
+	process_free(engine, copy, sizeof(*copy));
+}
+
+static void region_destroy(struct region *region)
+{
+	struct engine *engine = region->slot->engine;
+	extent_remove(engine, region);
+	if (region->copies)
+		for (uint64_t page = 0; page < region->nr_pages; page++)
+			drop_copy(region, page);
+	process_free(engine, region->copies, region->nr_pages * sizeof(*region->copies));
+	process_free(engine, region->flags, region->nr_pages);
+	process_free(engine, region->blocks, nr_blocks(region->nr_pages) * sizeof(*region->blocks));
+	process_free(engine, region, sizeof(*region));
+}
+
+/* A region of @slot that nothing knows of yet, or NULL. */
+static struct region *region_create(struct mm_slot *slot, const struct lksm_region *wanted)
+{
+	struct engine *engine = slot->engine;
+	struct region *region = process_alloc(engine, sizeof(*region));
+	if (!region)
+		return NULL;
+	*region = (struct region){
+		.slot = slot,
+		.address = wanted->address,
+		.pages = wanted->pages,
+		.nr_array_pages = wanted->nr_array_pages,
+		.rows = wanted->rows,
+		.nr_pages = wanted->nr_pages,
+		.nr_present = wanted->nr_pages,
+		.page_shift = engine->rules.page_shift,
+		.is_immutable = wanted->is_immutable,
+		.is_excluded = wanted->is_excluded,
+		.is_aliased = wanted->rows != NULL,
+		.origin = ++engine->next_origin,
+	};
+	region->flags = process_alloc(engine, wanted->nr_pages);
+	region->blocks = process_alloc(engine, nr_blocks(wanted->nr_pages) * sizeof(*region->blocks));
+	if (!region->flags || !region->blocks || !extent_add(engine, region)) {
+		region_destroy(region);
+		return NULL;
+	}
+	for (uint64_t page = 0; region->rows && page < region->nr_pages; page++)
+		if (region->rows[page] < 0)
+			region_set_flags(region, page, PAGE_UNMAPPED);
+	return region;
+}
+
+/* Puts @region, which fits between the others, in its place; later pages get higher numbers. */
+static bool insert_region(struct mm_slot *slot, struct region *region)
+{
+	size_t size = slot->nr_regions * sizeof(*slot->regions);
+	struct region **regions = memory_resize(&slot->engine->memory, LKSM_FOR_PROCESSES, slot->regions, size,
+						size + sizeof(*regions));
+	if (!regions)
+		return false;
+	slot->regions = regions;
+	uint64_t position = slot->nr_regions++;
+	for (; position && regions[position - 1]->address > region->address; position--)
+		regions[position] = regions[position - 1];
+	regions[position] = region;
+	slot->nr_pages += region->nr_pages;
+	for (; position < slot->nr_regions; position++) {
+		const struct region *before = position ? regions[position - 1] : NULL;
+		regions[position]->position = position;
+		regions[position]->first_page = before ? before->first_page + before->nr_pages : 0;
+	}
+	return true;
+}
+
+int mm_slot_map(struct mm_slot *slot, const struct lksm_region *wanted)
+{
+	struct region *region = region_create(slot, wanted);
+	if (!region)
+		return LKSM_NO_MEMORY;
+	if (!insert_region(slot, region)) {
+		region_destroy(region);
+		return LKSM_NO_MEMORY;
+	}
+	return LKSM_OK;
+}
+
+struct region *mm_slot_region(const struct mm_slot *slot, uint64_t page, uint64_t *place_ret)
+{
+	uint64_t low = 0, high = slot->nr_regions;
+	while (high - low > 1) {
+		uint64_t middle = (low + high) / 2;
+		if (slot->regions[middle]->first_page <= page)
+			low = middle;
+		else
+			high = middle;
+	}
+	*place_ret = page - slot->regions[low]->first_page;
+	return slot->regions[low];
+}
+
+const struct region *mm_slot_overlap(const struct mm_slot *slot, uint64_t address, uint64_t nr_pages)
+{
+	/* Counted in pages, so that the end of the address space is no special case. */
+	uint32_t shift = slot->engine->rules.page_shift;
+	uint64_t start = address >> shift, end = start + nr_pages;
+	uint64_t low = 0, high = slot->nr_regions;	/* regions below low end at or before start */
+	while (low < high) {
+		uint64_t middle = (low + high) / 2;
+		const struct region *region = slot->regions[middle];
+		if ((region->address >> shift) + region->nr_pages <= start)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == slot->nr_regions || slot->regions[low]->address >> shift >= end)
+		return NULL;
+	return slot->regions[low];
+}
+
+/* --- slots ----------------------------------------------------------------------------------- */
+
+struct mm_slot *mm_slot_create(struct engine *engine, uint32_t domain)
+{
+	struct mm_slot *slot = process_alloc(engine, sizeof(*slot));
+	if (!slot)
+		return NULL;
+	struct index *index = index_get(engine, domain);
+	if (!index) {
+		process_free(engine, slot, sizeof(*slot));
+		return NULL;
+	}
+	*slot = (struct mm_slot){ .engine = engine, .index = index, .family_next = slot };
+	index->nr_slots++;
+	slot->previous = engine->last_slot;
+	*(slot->previous ? &slot->previous->next : &engine->slots) = slot;
+	engine->last_slot = slot;
+	return slot;
+}
+
+void mm_slot_destroy(struct mm_slot *slot)
+{
+	struct engine *engine = slot->engine;
+	assert(!slot->rmap_items);
+	struct mm_slot *relative = slot;
+	while (relative->family_next != slot)
+		relative = relative->family_next;
+	relative->family_next = slot->family_next;
+	*(slot->previous ? &slot->previous->next : &engine->slots) = slot->next;
+	*(slot->next ? &slot->next->previous : &engine->last_slot) = slot->previous;
+	for (uint64_t i = 0; i < slot->nr_regions; i++)
+		region_destroy(slot->regions[i]);
+	process_free(engine, slot->regions, slot->nr_regions * sizeof(*slot->regions));
+	slot->index->nr_slots--;
+	index_put(slot->index);
+	process_free(engine, slot, sizeof(*slot));
+}
+
+bool mm_slot_is_mergeable(const struct mm_slot *slot)
+{
+	for (uint64_t i = 0; i < slot->nr_regions; i++)
+		if (slot->regions[i]->nr_mergeable)
+			return true;
+	return false;
+}
+
+void mm_slot_push_window(struct mm_slot *slot)
+{
+	slot->nr_merged -= slot->window[slot->window_index];
+	slot->nr_merged += slot->merged;
+	slot->window[slot->window_index] = slot->merged;
+	slot->window_index = (slot->window_index + 1) % MERGE_WINDOW;
+}
+
+/* --- fork ------------------------------------------------------------------------------------ */
+
+/* The same pages, advice and copies; @copy's own memory is there already. */
+static void share_pages(struct region *copy, const struct region *original)
+{
+	copy->origin = original->origin;
+	copy->is_forked = true;
+	for (uint64_t page = 0; page < copy->nr_pages; page++)
+		region_set_flags(copy, page, original->flags[page]);
+	for (uint64_t page = 0; copy->copies && page < copy->nr_pages; page++) {
+		copy->copies[page] = original->copies[page];
+		if (copy->copies[page])
+			copy->copies[page]->nr_users++;
+	}
+}
+
+static bool fork_region(struct mm_slot *child, struct region *original)
+{
+	struct lksm_region wanted = {
+		.address = original->address,
+		.pages = original->pages,
+		.nr_array_pages = original->nr_array_pages,
+		.rows = original->rows,
+		.nr_pages = original->nr_pages,
+		.is_immutable = original->is_immutable,
+		.is_excluded = original->is_excluded,
+	};
+	if (mm_slot_map(child, &wanted))
+		return false;
+	struct region *copy = child->regions[child->nr_regions - 1];
+	if (original->copies) {
+		copy->copies = process_alloc(child->engine, copy->nr_pages * sizeof(*copy->copies));
+		if (!copy->copies)
+			return false;
+	}
+	share_pages(copy, original);
+	return true;
+}
+
+struct mm_slot *mm_slot_fork(struct mm_slot *parent)
+{
+	struct mm_slot *child = mm_slot_create(parent->engine, parent->index->domain);
+	if (!child)
+		return NULL;
+	for (uint64_t i = 0; i < parent->nr_regions; i++) {
+		if (!fork_region(child, parent->regions[i])) {
+			mm_slot_destroy(child);
+			return NULL;
+		}
+	}
+	child->family_next = parent->family_next;
+	parent->family_next = child;
+	return child;
+}
+
+/* The region of @slot that came from the same region as @region by fork, or NULL. */
+static struct region *relative_of(const struct mm_slot *slot, const struct region *region)
+{
+	for (uint64_t i = 0; i < slot->nr_regions; i++)
+		if (slot->regions[i]->origin == region->origin)
+			return slot->regions[i];
+	return NULL;
+}
+
+/* Room to give pages of @region copies, and to enter their items in the physical map. */
+static bool prepare_copy(struct region *region)
+{
+	if (!region->copies)
+		region->copies = process_alloc(region->slot->engine,
+					       region->nr_pages * sizeof(*region->copies));
+	return region->copies && region_mark_aliased(region) &&
+	       physical_reserve(&region->slot->index->physical, 1);
+}
+
+/* The page of @region is at @copy from now on; same bytes, so it stays filed and merged. */
+static void use_copy(struct region *region, uint64_t page, struct page_copy *copy)
+{
+	struct physical_map *map = &region->slot->index->physical;
+	uint32_t ref = item_find(region, page);
+	bool was_first = ref && physical_find(map, region_page(region, page)) == ref;
+
+	if (was_first)
+		physical_remove(map, ref);
+	copy->nr_users++;
+	drop_copy(region, page);
+	region->copies[page] = copy;
+	if (was_first && !physical_find(map, copy->bytes))
+		physical_add(map, ref);
+}
+
+static struct page_copy *copy_create(struct engine *engine, const uint8_t *bytes)
+{
+	struct page_copy *copy = process_alloc(engine, sizeof(*copy));
+	if (!copy)
+		return NULL;
+	copy->bytes = frame_alloc(&engine->memory, engine->rules.page_size);
+	if (!copy->bytes) {
+		process_free(engine, copy, sizeof(*copy));
+		return NULL;
+	}
+	memcpy(copy->bytes, bytes, engine->rules.page_size);
+	return copy;
+}
+
+/*
+ * Before a write, whoever must not see it gets a copy: the writer itself if the page is not its own,
+ * else all its relatives that still have the same page, one copy for them together.
+ */
+static bool separate(struct region *region, uint64_t page)
+{
+	struct mm_slot *slot = region->slot;
+	const uint8_t *bytes = region_page(region, page);
+	struct page_copy *own = region->copies ? region->copies[page] : NULL;
+	bool writer_copies = own ? own->nr_users > 1 : region->is_forked;
+	bool is_needed = writer_copies && prepare_copy(region);
+
+	if (writer_copies && !is_needed)
+		return false;
+	for (struct mm_slot *other = slot->family_next; !writer_copies && other != slot;
+	     other = other->family_next) {
+		struct region *relative = relative_of(other, region);
+		if (!relative || !page_is_present(relative, page) || region_page(relative, page) != bytes)
+			continue;
+		if (!prepare_copy(relative))
+			return false;
+		is_needed = true;
+	}
+	if (!is_needed)
+		return true;
+	struct page_copy *copy = copy_create(slot->engine, bytes);
+	if (!copy)
+		return false;
+	if (writer_copies) {
+		use_copy(region, page, copy);
+		return true;
+	}
+	for (struct mm_slot *other = slot->family_next; other != slot; other = other->family_next) {
+		struct region *relative = relative_of(other, region);
+		if (relative && page_is_present(relative, page) && region_page(relative, page) == bytes)
+			use_copy(relative, page, copy);
+	}
+	return true;
+}
+
+int mm_slot_write(struct mm_slot *slot, uint64_t page, uint64_t offset, const void *bytes, uint64_t nr_bytes)
+{
+	uint64_t place;
+	struct region *region = mm_slot_region(slot, page, &place);
+	if (!separate(region, place)) {
+		snprintf(slot->engine->error, sizeof(slot->engine->error),
+			 "no memory to copy page %llu before it is written", (unsigned long long)page);
+		return LKSM_NO_MEMORY;
+	}
+	memcpy((uint8_t *)region_page(region, place) + offset, bytes, nr_bytes);
+	uint32_t ref = item_find(region, place);
+	if (ref && item_at(&slot->engine->items, ref)->state == ITEM_STABLE)
+		item_at(&slot->engine->items, ref)->is_private = 1;
+	return LKSM_OK;
+}

@@ -1,0 +1,78 @@
+/*
+ * mm_slot.h - one process: its regions, their pages and items, its merge window.
+ */
+#ifndef MM_SLOT_H
+#define MM_SLOT_H
+
+#include "page.h"
+#include "pool.h"
+
+struct mm_slot *mm_slot_create(struct engine *engine, uint32_t domain);
+/* All items must be gone. */
+void mm_slot_destroy(struct mm_slot *slot);
+int mm_slot_map(struct mm_slot *slot, const struct lksm_region *region);
+/* A slot over the same pages, with the same advice and no items; or NULL. */
+struct mm_slot *mm_slot_fork(struct mm_slot *parent);
+/* Writes to the page, copying first what a fork made common. */
+int mm_slot_write(struct mm_slot *slot, uint64_t page, uint64_t offset, const void *bytes, uint64_t nr_bytes);
+
+/* The region that holds @page of the process, and the page's place in it. */
+struct region *mm_slot_region(const struct mm_slot *slot, uint64_t page, uint64_t *place_ret);
+/* A region that has a page in this range of addresses, or NULL. */
+const struct region *mm_slot_overlap(const struct mm_slot *slot, uint64_t address, uint64_t nr_pages);
+/* May any page of it be merged? */
+bool mm_slot_is_mergeable(const struct mm_slot *slot);
+/* A scan of the slot has been completed: one more number in the merge window. */
+void mm_slot_push_window(struct mm_slot *slot);
+
+/* Sets the flags of a page, keeping the counts of mergeable and present pages. */
+void region_set_flags(struct region *region, uint64_t page, uint8_t flags);
+/* Enters the items it has in the physical map; from now on every visit does. */
+bool region_mark_aliased(struct region *region);
+
+/* The item of a page, or 0 if it has none. */
+uint32_t item_find(const struct region *region, uint64_t page);
+/* A new VOLATILE item for a page that has none, or 0. */
+uint32_t item_create(struct region *region, uint64_t page);
+/* The item must be VOLATILE. */
+void item_destroy(struct region *region, uint64_t page);
+
+static inline bool page_is_present(const struct region *region, uint64_t page)
+{
+	return !(region->flags[page] & PAGE_UNMAPPED);
+}
+
+/* Where the bytes of a page are. Not for rows that are absent. */
+static inline const uint8_t *region_page(const struct region *region, uint64_t page)
+{
+	if (region->copies && region->copies[page])
+		return region->copies[page]->bytes;
+	uint64_t row = region->rows ? (uint64_t)region->rows[page] : page;
+	return region->pages + (row << region->page_shift);
+}
+
+static inline struct rmap_item *item_at(const struct pool *items, uint32_t ref)
+{
+	return pool_at(items, ref);
+}
+
+static inline struct region *item_region(const struct pool *items, uint32_t ref)
+{
+	return ((const struct rmap_block *)pool_header(items, ref))->region;
+}
+
+/* The item's page in its region. */
+static inline uint64_t item_page(const struct pool *items, uint32_t ref)
+{
+	const struct rmap_block *block = pool_header(items, ref);
+	return block->first_page + (ref & (POOL_CHUNK_OBJECTS - 1));
+}
+
+/* Where the bytes of the item's page are. */
+static inline const uint8_t *item_bytes(const struct pool *items, uint32_t ref)
+{
+	const struct rmap_block *block = pool_header(items, ref);
+	return region_page(block->region, block->first_page + (ref & (POOL_CHUNK_OBJECTS - 1)));
+}
+
+#endif

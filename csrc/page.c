@@ -1,0 +1,65 @@
+/*
+ * page.c - keys and digests of single pages.
+ */
+#include "page.h"
+
+/* A step of a well-mixing counter generator: enough to spread a seed over line numbers. */
+static uint64_t next_random(uint64_t *state)
+{
+	*state += 0x9e3779b97f4a7c15u;
+	uint64_t x = *state;
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+	return x ^ (x >> 31);
+}
+
+void page_rules_init(struct page_rules *rules, const struct lksm_options *options)
+{
+	*rules = (struct page_rules){
+		.page_size = options->page_size,
+		.hash = options->hash,
+		.secret = options->secret,
+		.digest_secret = options->digest_secret,
+		.secret_size = options->secret_size,
+	};
+	while ((uint64_t)1 << rules->page_shift < options->page_size)
+		rules->page_shift++;
+
+	uint64_t nr_lines = options->page_size / LINE_SIZE;
+	rules->is_sample_whole = nr_lines <= SAMPLE_LINES;
+	if (rules->is_sample_whole)
+		return;
+	/* One line from each third: apart from each other, and never the same. */
+	uint64_t state = options->seed;
+	for (uint64_t i = 0; i < SAMPLE_LINES; i++) {
+		uint64_t first = nr_lines * i / SAMPLE_LINES;
+		uint64_t after = nr_lines * (i + 1) / SAMPLE_LINES;
+		rules->lines[i] = (uint32_t)((first + next_random(&state) % (after - first)) * LINE_SIZE);
+	}
+}
+
+uint64_t page_sample(const struct page_rules *rules, const uint8_t *bytes)
+{
+	if (rules->is_sample_whole)
+		return page_hash(rules, bytes);
+	uint8_t lines[SAMPLE_LINES * LINE_SIZE];
+	for (uint32_t i = 0; i < SAMPLE_LINES; i++)
+		memcpy(lines + i * LINE_SIZE, bytes + rules->lines[i], LINE_SIZE);
+	return rules->hash(lines, sizeof(lines), rules->secret, rules->secret_size);
+}
+
+uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes)
+{
+	return rules->hash(bytes, rules->page_size, rules->secret, rules->secret_size);
+}
+
+uint64_t page_digest(const struct page_rules *rules, const uint8_t *bytes)
+{
+	return rules->hash(bytes, rules->page_size, rules->digest_secret, rules->secret_size);
+}
+
+/* A page is zero if its first byte is, and every other equals the one before it. */
+bool page_is_zero(const struct page_rules *rules, const uint8_t *bytes)
+{
+	return !bytes[0] && !memcmp(bytes, bytes + 1, rules->page_size - 1);
+}

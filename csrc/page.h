@@ -1,0 +1,38 @@
+/*
+ * page.h - one page: compare, keys, checksum, is-zero. Pure; knows no trees.
+ */
+#ifndef PAGE_H
+#define PAGE_H
+
+#include "types.h"
+
+#include <string.h>
+
+/* The sampled lines follow from the seed, so pages cannot be crafted to collide without knowing it. */
+void page_rules_init(struct page_rules *rules, const struct lksm_options *options);
+
+/* Key taken from a few cache lines. */
+uint64_t page_sample(const struct page_rules *rules, const uint8_t *bytes);
+/* Key taken from the whole page. */
+uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes);
+/* The same number for the same bytes in every engine. */
+uint64_t page_digest(const struct page_rules *rules, const uint8_t *bytes);
+bool page_is_zero(const struct page_rules *rules, const uint8_t *bytes);
+
+/* Less than, equal to or greater than 0, as memcmp. The only thing that may say "equal". */
+static inline int page_compare(const struct page_rules *rules, const uint8_t *a, const uint8_t *b)
+{
+	return memcmp(a, b, rules->page_size);
+}
+
+/* Whether @look's page has changed since its last gated visit is told by these 31 bits. */
+static inline uint32_t page_checksum(const struct page_rules *rules, struct look *look)
+{
+	if (!look->has_hash) {
+		look->hash = page_hash(rules, look->bytes);
+		look->has_hash = true;
+	}
+	return (uint32_t)look->hash & ~(uint32_t)1;
+}
+
+#endif

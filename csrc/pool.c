@@ -1,0 +1,172 @@
+/*
+ * pool.c - memory by purpose, pools of objects, page copies.
+ *
+ * Every allocation passes through book(), where tests can make the Nth one fail.
+ */
+#include "pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* May this allocation go on? */
+static bool book(struct memory *memory)
+{
+	memory->nr_allocations++;
+	if (!memory->fail_at || memory->nr_allocations < memory->fail_at)
+		return true;
+	return memory->nr_allocations > memory->fail_at + memory->fail_count;
+}
+
+void *memory_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size)
+{
+	if (!book(memory))
+		return NULL;
+	void *bytes = calloc(1, size);
+	if (bytes)
+		memory->reserved[purpose] += size;
+	return bytes;
+}
+
+void memory_free(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t size)
+{
+	if (!bytes)
+		return;
+	assert(memory->reserved[purpose] >= size);
+	memory->reserved[purpose] -= size;
+	free(bytes);
+}
+
+void *memory_resize(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t old_size,
+		    size_t new_size)
+{
+	if (!book(memory))
+		return NULL;
+	uint8_t *resized = realloc(bytes, new_size);
+	if (!resized)
+		return NULL;
+	if (new_size > old_size)
+		memset(resized + old_size, 0, new_size - old_size);
+	memory->reserved[purpose] += new_size;
+	memory->reserved[purpose] -= old_size;
+	return resized;
+}
+
+void *memory_alloc_first(size_t size)
+{
+	return calloc(1, size);
+}
+
+void memory_free_first(void *bytes)
+{
+	free(bytes);
+}
+
+uint8_t *frame_alloc(struct memory *memory, uint64_t page_size)
+{
+	if (!book(memory))
+		return NULL;
+	uint8_t *bytes = aligned_alloc(LINE_SIZE, page_size);
+	if (bytes)
+		memory->reserved[LKSM_FOR_FRAMES] += page_size;
+	return bytes;
+}
+
+void frame_free(struct memory *memory, uint8_t *bytes, uint64_t page_size)
+{
+	memory_free(memory, LKSM_FOR_FRAMES, bytes, page_size);
+}
+
+void pool_init(struct pool *pool, struct memory *memory, enum lksm_purpose purpose, uint32_t object_size,
+	       uint32_t header_size)
+{
+	*pool = (struct pool){
+		.memory = memory,
+		.purpose = purpose,
+		.object_size = object_size,
+		.header_size = header_size,
+		.nr_chunks = 1,
+	};
+}
+
+static size_t chunk_size(const struct pool *pool, uint32_t nr_objects)
+{
+	return pool->header_size + (size_t)nr_objects * pool->object_size;
+}
+
+/* Frees the tables. Pools whose chunks were handed out whole must have got them all back. */
+void pool_deinit(struct pool *pool)
+{
+	for (uint32_t id = 1; id < pool->nr_chunks; id++)
+		memory_free(pool->memory, pool->purpose, pool->chunks[id],
+			    chunk_size(pool, POOL_CHUNK_OBJECTS));
+	memory_free(pool->memory, pool->purpose, pool->chunks, pool->capacity * sizeof(*pool->chunks));
+	memory_free(pool->memory, pool->purpose, pool->free_ids, pool->capacity * sizeof(*pool->free_ids));
+	pool_init(pool, pool->memory, pool->purpose, pool->object_size, pool->header_size);
+}
+
+/* Room for one more chunk id; freeing an id later never needs any. */
+static bool grow_tables(struct pool *pool)
+{
+	if (pool->nr_chunks == POOL_MAX_CHUNKS)
+		return false;
+	uint32_t capacity = pool->capacity ? pool->capacity * 2 : 16;
+	uint8_t **chunks = memory_resize(pool->memory, pool->purpose, pool->chunks,
+					 pool->capacity * sizeof(*chunks), capacity * sizeof(*chunks));
+	if (!chunks)
+		return false;
+	pool->chunks = chunks;
+	uint32_t *free_ids = memory_resize(pool->memory, pool->purpose, pool->free_ids,
+					   pool->capacity * sizeof(*free_ids), capacity * sizeof(*free_ids));
+	if (!free_ids) {
+		/* Give the first table its old size back, so that the books stay right. */
+		size_t old_size = pool->capacity * sizeof(*chunks);
+		pool->memory->reserved[pool->purpose] -= capacity * sizeof(*chunks) - old_size;
+		return false;
+	}
+	pool->free_ids = free_ids;
+	pool->capacity = capacity;
+	return true;
+}
+
+uint32_t pool_chunk_create(struct pool *pool, uint32_t nr_objects)
+{
+	assert(nr_objects && nr_objects <= POOL_CHUNK_OBJECTS);
+	if (!pool->nr_free_ids && pool->nr_chunks >= pool->capacity && !grow_tables(pool))
+		return 0;
+	uint8_t *chunk = memory_alloc(pool->memory, pool->purpose, chunk_size(pool, nr_objects));
+	if (!chunk)
+		return 0;
+	uint32_t id = pool->nr_free_ids ? pool->free_ids[--pool->nr_free_ids] : pool->nr_chunks++;
+	pool->chunks[id] = chunk;
+	return id;
+}
+
+void pool_chunk_destroy(struct pool *pool, uint32_t id, uint32_t nr_objects)
+{
+	memory_free(pool->memory, pool->purpose, pool->chunks[id], chunk_size(pool, nr_objects));
+	pool->chunks[id] = NULL;
+	pool->free_ids[pool->nr_free_ids++] = id;
+}
+
+uint32_t pool_create(struct pool *pool)
+{
+	if (!pool->free_object) {
+		uint32_t id = pool_chunk_create(pool, POOL_CHUNK_OBJECTS);
+		if (!id)
+			return 0;
+		for (uint32_t place = POOL_CHUNK_OBJECTS; place-- > 0;)
+			pool_destroy(pool, (id << POOL_CHUNK_SHIFT) + place);
+	}
+	uint32_t ref = pool->free_object;
+	uint32_t *object = pool_at(pool, ref);
+	pool->free_object = *object;
+	memset(object, 0, pool->object_size);
+	return ref;
+}
+
+void pool_destroy(struct pool *pool, uint32_t ref)
+{
+	uint32_t *object = pool_at(pool, ref);
+	*object = pool->free_object;
+	pool->free_object = ref;
+}

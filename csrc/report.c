@@ -1,0 +1,339 @@
+/*
+ * report.c - reads the structures, changes nothing but scratch fields of slots.
+ *
+ * Everything here shows what the last visit knew: bytes that an owner wrote since are seen at the next.
+ */
+#include "report.h"
+
+#include "mm_slot.h"
+#include "stable_tree.h"
+
+#include <string.h>
+
+/* --- page table ------------------------------------------------------------------------------ */
+
+/* The item of the page that this alias is the same page as, or 0 if that one is gone. */
+static uint32_t alias_target(const struct engine *engine, uint32_t ref)
+{
+	uint32_t of = item_at(&engine->items, ref)->alias.of;
+	if (!engine->items.chunks[of >> POOL_CHUNK_SHIFT])
+		return 0;
+	const struct rmap_block *block = pool_header(&engine->items, of);
+	if (item_page(&engine->items, of) >= block->region->nr_pages ||
+	    item_at(&engine->items, of)->state == ITEM_NONE ||
+	    item_bytes(&engine->items, of) != item_bytes(&engine->items, ref))
+		return 0;
+	return of;
+}
+
+/* The node that the page behind an item is merged into, also as an alias; 0 if it is private. */
+static uint32_t node_of(const struct engine *engine, uint32_t ref)
+{
+	const struct rmap_item *item = item_at(&engine->items, ref);
+	if (item->state == ITEM_STABLE)
+		return item->is_private ? 0 : item->sharer.node;
+	if (item->state == ITEM_VOLATILE && item->is_alias) {
+		uint32_t of = alias_target(engine, ref);
+		if (of && item_at(&engine->items, of)->state == ITEM_STABLE)
+			return node_of(engine, of);
+	}
+	return 0;
+}
+
+void report_page_table(const struct mm_slot *slot, int64_t *entries_ret)
+{
+	const struct engine *engine = slot->engine;
+	for (uint64_t i = 0; i < slot->nr_regions; i++) {
+		const struct region *region = slot->regions[i];
+		for (uint64_t page = 0; page < region->nr_pages; page++) {
+			uint32_t ref = page_is_present(region, page) ? item_find(region, page) : 0;
+			uint32_t node = ref ? node_of(engine, ref) : 0;
+			if (!page_is_present(region, page))
+				*entries_ret++ = LKSM_ENTRY_ABSENT;
+			else if (node)
+				*entries_ret++ = (int64_t)node_at(engine, node)->frame_id;
+			else
+				*entries_ret++ = LKSM_ENTRY_PRIVATE;
+		}
+	}
+}
+
+/* --- explain --------------------------------------------------------------------------------- */
+
+static void number_slots(struct engine *engine)
+{
+	uint64_t position = 0;
+	for (struct mm_slot *slot = engine->slots; slot; slot = slot->next) {
+		slot->position = position++;
+		slot->mark = 0;
+	}
+}
+
+static int64_t page_number(const struct engine *engine, uint32_t ref)
+{
+	return (int64_t)(item_region(&engine->items, ref)->first_page + item_page(&engine->items, ref));
+}
+
+/* Does @a stand before @b in order of process and page? */
+static bool is_before(const struct engine *engine, uint32_t a, uint32_t b)
+{
+	uint64_t slot_a = item_region(&engine->items, a)->slot->position;
+	uint64_t slot_b = item_region(&engine->items, b)->slot->position;
+	if (slot_a != slot_b)
+		return slot_a < slot_b;
+	return page_number(engine, a) < page_number(engine, b);
+}
+
+/* The first of the node's sharers other than @not_this, or 0. */
+static uint32_t first_sharer(const struct engine *engine, const struct stable_node *node, uint32_t not_this)
+{
+	uint32_t first = 0;
+	for (uint32_t ref = node->sharers; ref; ref = item_at(&engine->items, ref)->sharer.next)
+		if (ref != not_this && (!first || is_before(engine, ref, first)))
+			first = ref;
+	return first;
+}
+
+static void name_other(const struct engine *engine, uint32_t ref, struct lksm_explanation *explanation)
+{
+	if (!ref)
+		return;
+	explanation->other_process = (int64_t)item_region(&engine->items, ref)->slot->position;
+	explanation->other_page = page_number(engine, ref);
+}
+
+/* A page that is in no frame, though it was visited: is its content merged, but into full frames? */
+static uint32_t find_full_node(struct index *index, uint32_t ref)
+{
+	struct look look;
+	struct place place;
+	index_look(index, item_bytes(&index->engine->items, ref), &look);
+	uint32_t head = stable_tree_search(index, &look, &place);
+	return head && !node_has_room(index->engine, node_at(index->engine, head)) ? head : 0;
+}
+
+struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number)
+{
+	struct engine *engine = slot->engine;
+	struct lksm_explanation explanation = { .frame = -1, .other_process = -1, .other_page = -1 };
+	uint64_t page;
+	const struct region *region = mm_slot_region(slot, number, &page);
+	uint32_t ref = item_find(region, page);
+	uint32_t node = ref ? node_of(engine, ref) : 0;
+	const struct rmap_item *item = ref ? item_at(&engine->items, ref) : NULL;
+
+	number_slots(engine);
+	if (node) {
+		explanation.frame = (int64_t)node_at(engine, node)->frame_id;
+		explanation.nr_sharers = node_at(engine, node)->nr_sharers;
+		name_other(engine, first_sharer(engine, node_at(engine, node), ref), &explanation);
+	}
+	if (!page_is_present(region, page)) {
+		explanation.reason = LKSM_ABSENT;
+	} else if (region->is_excluded) {
+		explanation.reason = LKSM_EXCLUDED;
+	} else if (region->flags[page] & PAGE_OPTED_OUT) {
+		explanation.reason = LKSM_OPTED_OUT;
+	} else if (!slot->is_registered || !(region->flags[page] & PAGE_MERGEABLE)) {
+		explanation.reason = LKSM_NOT_REGISTERED;
+	} else if (!item) {
+		explanation.reason = LKSM_NOT_VISITED;
+	} else if (item->is_alias && item->state == ITEM_VOLATILE && alias_target(engine, ref)) {
+		explanation.reason = LKSM_ALREADY_SHARED;
+		name_other(engine, alias_target(engine, ref), &explanation);
+	} else if (node) {
+		explanation.reason = LKSM_MERGED;
+	} else if (item->state == ITEM_STABLE) {
+		explanation.reason = LKSM_VOLATILE;
+		explanation.is_private = true;
+	} else {
+		uint32_t full = find_full_node(slot->index, ref);
+		bool is_unique = item_at(&engine->items, ref)->state == ITEM_UNSTABLE;
+		explanation.reason = full ? LKSM_LIMIT : is_unique ? LKSM_UNIQUE : LKSM_VOLATILE;
+		if (full)
+			explanation.nr_sharers = node_at(engine, full)->nr_sharers;
+	}
+	return explanation;
+}
+
+/* --- groups ---------------------------------------------------------------------------------- */
+
+/* All pages of a content: those of the head and of the other nodes of its ring. */
+static uint64_t nr_pages_of(const struct engine *engine, uint32_t head)
+{
+	uint64_t nr_pages = 0;
+	uint32_t ref = head;
+	do {
+		nr_pages += node_at(engine, ref)->nr_sharers;
+		ref = node_at(engine, ref)->next_dup;
+	} while (ref != head);
+	return nr_pages;
+}
+
+uint64_t report_nr_groups(struct engine *engine, int64_t domain, uint64_t min_pages)
+{
+	uint64_t nr_groups = 0;
+	for (struct index *index = engine->indexes; index; index = index->next) {
+		if (domain >= 0 && index->domain != domain)
+			continue;
+		for (uint32_t head = 0; (head = forest_next(&index->stable, head)) != 0;)
+			nr_groups += nr_pages_of(engine, head) >= min_pages;
+	}
+	return nr_groups;
+}
+
+/* Adds what one node contributes; @serial marks the slots that were counted. */
+static void add_node(struct engine *engine, const struct stable_node *node, uint64_t serial,
+		     struct lksm_group *group, uint32_t *first)
+{
+	if (!group->pages || (int64_t)node->frame_id < group->frame)
+		group->frame = (int64_t)node->frame_id;
+	group->pages += node->nr_sharers;
+	for (uint32_t ref = node->sharers; ref; ref = item_at(&engine->items, ref)->sharer.next) {
+		struct mm_slot *slot = item_region(&engine->items, ref)->slot;
+		group->processes += slot->mark != serial;
+		slot->mark = serial;
+		if (!*first || is_before(engine, ref, *first))
+			*first = ref;
+	}
+}
+
+static struct lksm_group make_group(struct engine *engine, uint32_t head, uint64_t serial, bool with_digest)
+{
+	struct lksm_group group = { 0 };
+	const uint8_t *bytes = node_at(engine, head)->bytes;
+	uint32_t first = 0, ref = head;
+	do {
+		add_node(engine, node_at(engine, ref), serial, &group, &first);
+		ref = node_at(engine, ref)->next_dup;
+	} while (ref != head);
+	group.first_process = (int64_t)item_region(&engine->items, first)->slot->position;
+	group.first_page = page_number(engine, first);
+	group.is_zero = page_is_zero(&engine->rules, bytes);
+	if (with_digest)
+		group.digest = page_digest(&engine->rules, bytes);
+	return group;
+}
+
+void report_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
+		   struct lksm_group *groups_ret)
+{
+	uint64_t serial = 0;
+	number_slots(engine);
+	for (struct index *index = engine->indexes; index; index = index->next) {
+		if (domain >= 0 && index->domain != domain)
+			continue;
+		for (uint32_t head = 0; (head = forest_next(&index->stable, head)) != 0;)
+			if (nr_pages_of(engine, head) >= min_pages)
+				*groups_ret++ = make_group(engine, head, ++serial, with_digests);
+	}
+}
+
+/* --- sharing matrix -------------------------------------------------------------------------- */
+
+/* Counts the node's pages by process into @counts, and lists those processes. Returns how many. */
+static uint64_t count_sharers(struct engine *engine, const struct stable_node *node, int64_t *counts,
+			      uint64_t *present)
+{
+	uint64_t nr_present = 0;
+	for (uint32_t ref = node->sharers; ref; ref = item_at(&engine->items, ref)->sharer.next) {
+		uint64_t position = item_region(&engine->items, ref)->slot->position;
+		if (!counts[position]++)
+			present[nr_present++] = position;
+	}
+	return nr_present;
+}
+
+int report_sharing_matrix(struct engine *engine, int64_t *matrix_ret)
+{
+	uint64_t nr_slots = 0;
+	number_slots(engine);
+	for (struct index *index = engine->indexes; index; index = index->next)
+		nr_slots += index->nr_slots;
+	memset(matrix_ret, 0, nr_slots * nr_slots * sizeof(*matrix_ret));
+	if (!nr_slots)
+		return LKSM_OK;
+	size_t size = nr_slots * (sizeof(int64_t) + sizeof(uint64_t));
+	int64_t *counts = memory_alloc(&engine->memory, LKSM_FOR_ENGINE, size);
+	if (!counts)
+		return LKSM_NO_MEMORY;
+	uint64_t *present = (uint64_t *)(counts + nr_slots);
+	for (struct index *index = engine->indexes; index; index = index->next) {
+		for (uint32_t head = 0; (head = forest_next(&index->stable, head)) != 0;) {
+			uint32_t ref = head;
+			do {
+				uint64_t nr_present = count_sharers(engine, node_at(engine, ref), counts,
+								    present);
+				for (uint64_t i = 0; i < nr_present; i++)
+					for (uint64_t j = 0; j < nr_present; j++)
+						matrix_ret[present[i] * nr_slots + present[j]] +=
+							counts[present[i]];
+				for (uint64_t i = 0; i < nr_present; i++)
+					counts[present[i]] = 0;
+				ref = node_at(engine, ref)->next_dup;
+			} while (ref != head);
+		}
+	}
+	memory_free(&engine->memory, LKSM_FOR_ENGINE, counts, size);
+	return LKSM_OK;
+}
+
+/* --- counters -------------------------------------------------------------------------------- */
+
+void report_counters(const struct engine *engine, int64_t domain, struct lksm_counters *counters_ret)
+{
+	struct lksm_counters counters = {
+		.merged = engine->merged,
+		.broken = engine->broken,
+		.pages_scanned = engine->pages_scanned,
+		.scan_round = engine->scan_round,
+		.crawl_round = engine->crawl_round,
+		.nr_gated = engine->nr_gated,
+		.nr_scanned_slots = engine->nr_scanned_slots,
+		.round_merged = engine->merged - engine->round_merged,
+		.round_broken = engine->broken - engine->round_broken,
+		.round_pages = engine->pages_scanned - engine->round_pages,
+	};
+	for (const struct index *index = engine->indexes; index; index = index->next) {
+		if (domain >= 0 && index->domain != domain)
+			continue;
+		counters.pages_shared += index->pages_shared;
+		counters.pages_sharing += index->pages_sharing;
+		counters.pages_unshared += index->pages_unshared;
+		counters.rmap_items += index->rmap_items;
+		counters.stable_node_chains += index->nr_chains;
+		counters.stable_node_dups += index->nr_dups;
+	}
+	for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next) {
+		if (domain >= 0 && slot->index->domain != domain)
+			continue;
+		counters.nr_registered += slot->is_registered;
+		counters.nr_scannable += slot->pending == LKSM_PENDING_NORMAL;
+		counters.nr_frozen += slot->pending == LKSM_PENDING_FROZEN;
+	}
+	*counters_ret = counters;
+}
+
+void report_status(const struct mm_slot *slot, struct lksm_status *status_ret)
+{
+	struct lksm_status status = {
+		.nr_pages = slot->nr_pages,
+		.rmap_items = slot->rmap_items,
+		.merging_pages = slot->nr_stable,
+		.unshared = slot->nr_unstable,
+		.nr_merged = slot->nr_merged,
+		.nr_scans = slot->nr_scans,
+		.elapsed = slot->elapsed,
+		.pending = slot->pending,
+		.is_registered = slot->is_registered,
+		.is_newcomer = slot->is_newcomer,
+		.is_scanned = slot->is_scanned,
+		.is_cursor = slot->engine->cursor.slot == slot,
+		.is_mergeable = mm_slot_is_mergeable(slot),
+	};
+	for (uint32_t i = 0; i < MERGE_WINDOW; i++)
+		status.window[i] = slot->window[(slot->window_index + i) % MERGE_WINDOW];
+	for (uint64_t i = 0; i < slot->nr_regions; i++)
+		status.nr_mapped += slot->regions[i]->nr_present;
+	*status_ret = status;
+}

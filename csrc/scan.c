@@ -1,0 +1,165 @@
+/*
+ * scan.c - the queue of processes and the walk over their pages. Kernel: ksm_do_scan(), scan_get_next_rmap_item().
+ * Differs: a process that exits leaves the queue at once, and a failed allocation is never mistaken for
+ * the end of a process.
+ */
+#include "scan.h"
+
+#include "merge.h"
+#include "mm_slot.h"
+#include "unstable_tree.h"
+
+static void begin_slot(struct engine *engine, struct mm_slot *slot)
+{
+	engine->cursor = (struct cursor){
+		.slot = slot,
+		.region = slot && slot->nr_regions ? slot->regions[0] : NULL,
+	};
+	if (slot)
+		slot->started = engine->now;
+}
+
+void scan_enqueue(struct mm_slot *slot, bool is_frozen)
+{
+	struct engine *engine = slot->engine;
+	bool is_queued = slot->pending != LKSM_PENDING_NONE;
+
+	slot->pending = is_frozen ? LKSM_PENDING_FROZEN : LKSM_PENDING_NORMAL;
+	if (is_queued)
+		return;
+	slot->nr_scans = 0;
+	slot->queue_next = NULL;
+	slot->queue_previous = engine->queue_last;
+	*(engine->queue_last ? &engine->queue_last->queue_next : &engine->queue) = slot;
+	engine->queue_last = slot;
+}
+
+void scan_dequeue(struct mm_slot *slot)
+{
+	struct engine *engine = slot->engine;
+
+	slot->requeue_frozen = false;
+	if (slot->pending == LKSM_PENDING_NONE)
+		return;
+	if (engine->cursor.slot == slot)
+		begin_slot(engine, slot->queue_next);
+	*(slot->queue_previous ? &slot->queue_previous->queue_next : &engine->queue) = slot->queue_next;
+	*(slot->queue_next ? &slot->queue_next->queue_previous : &engine->queue_last) = slot->queue_previous;
+	slot->queue_next = slot->queue_previous = NULL;
+	slot->pending = LKSM_PENDING_NONE;
+}
+
+void scan_remove(struct mm_slot *slot)
+{
+	scan_dequeue(slot);
+	slot->is_registered = false;
+	slot->is_newcomer = slot->is_scanned = false;
+}
+
+/* A new round: the unstable trees are dropped, and sized for what is queued. */
+static void begin_round(struct engine *engine)
+{
+	engine->scan_round = engine->crawl_round;
+	for (struct index *index = engine->indexes; index; index = index->next) {
+		uint64_t nr_pages = 0;
+		for (const struct mm_slot *slot = engine->queue; slot; slot = slot->queue_next)
+			nr_pages += slot->index == index ? slot->nr_pages : 0;
+		unstable_tree_drop(index, nr_pages);
+	}
+}
+
+static void complete_slot(struct mm_slot *slot)
+{
+	bool is_wanted_again = slot->requeue_frozen;
+
+	slot->is_newcomer = false;
+	slot->is_scanned = true;
+	mm_slot_push_window(slot);
+	slot->elapsed = slot->engine->now - slot->started;
+	slot->merged = slot->broken = 0;
+	slot->engine->nr_scanned_slots++;
+	scan_dequeue(slot);
+	if (is_wanted_again)
+		scan_enqueue(slot, true);
+}
+
+/* The walk over @slot is over. If nothing of it may be merged, the scanner need not know it. */
+static void close_slot(struct mm_slot *slot)
+{
+	if (mm_slot_is_mergeable(slot))
+		complete_slot(slot);
+	else
+		scan_remove(slot);
+}
+
+/*
+ * Moves the cursor to the next page to visit. Items of pages that may no longer be merged go as it
+ * passes; slots are closed as they end. False if the cursor reaches the head.
+ */
+static bool find_page(struct engine *engine)
+{
+	struct cursor *cursor = &engine->cursor;
+
+	if (!cursor->slot) {
+		if (!engine->queue)
+			return false;
+		if (engine->scan_round < engine->crawl_round)
+			begin_round(engine);
+		begin_slot(engine, engine->queue);
+	}
+	while (cursor->slot) {
+		while (cursor->region) {
+			struct region *region = cursor->region;
+			bool is_idle = !region->nr_mergeable && !region->nr_items;
+			for (; !is_idle && cursor->page < region->nr_pages; cursor->page++) {
+				if (region->flags[cursor->page] & PAGE_MERGEABLE)
+					return true;
+				if (item_find(region, cursor->page))
+					forget_page(region, cursor->page);
+			}
+			uint64_t next = region->position + 1;
+			cursor->region = next < cursor->slot->nr_regions ? cursor->slot->regions[next] : NULL;
+			cursor->page = 0;
+		}
+		close_slot(cursor->slot);
+	}
+	return false;
+}
+
+/* The item of the page under the cursor, made if there is none; 0 if there is no memory. */
+static uint32_t locate_item(struct engine *engine)
+{
+	struct region *region = engine->cursor.region;
+	bool is_frozen = region->slot->pending == LKSM_PENDING_FROZEN;
+	uint32_t ref = item_find(region, engine->cursor.page);
+
+	if (ref) {
+		struct rmap_item *item = item_at(&engine->items, ref);
+		item->bypasses_gate = is_frozen && item->state == ITEM_UNSTABLE;
+		return ref;
+	}
+	ref = item_create(region, engine->cursor.page);
+	if (ref)
+		item_at(&engine->items, ref)->bypasses_gate = is_frozen;
+	return ref;
+}
+
+int scan(struct engine *engine, uint64_t nr_pages, uint64_t *nr_scanned_ret)
+{
+	uint64_t nr_scanned = 0;
+
+	while (nr_pages && find_page(engine) && nr_scanned < nr_pages) {
+		uint32_t ref = locate_item(engine);
+		if (!ref)
+			break;
+		engine->cursor.slot->nr_scans++;
+		engine->cursor.page++;
+		engine->pages_scanned++;
+		nr_scanned++;
+		compare_and_merge(engine, ref);
+	}
+	if (nr_pages && !nr_scanned && engine->cursor.slot)
+		return LKSM_NO_MEMORY;
+	*nr_scanned_ret = nr_scanned;
+	return LKSM_OK;
+}

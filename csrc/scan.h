@@ -1,0 +1,18 @@
+/*
+ * scan.h - queue, cursor, budget: next page, close a slot.
+ */
+#ifndef SCAN_H
+#define SCAN_H
+
+#include "types.h"
+
+/* Appends the slot, or only changes the class of one that is queued already. */
+void scan_enqueue(struct mm_slot *slot, bool is_frozen);
+/* Takes the slot out of the queue; a cursor on it moves to the next one. */
+void scan_dequeue(struct mm_slot *slot);
+/* Unregisters the slot: the scanner knows it no more. */
+void scan_remove(struct mm_slot *slot);
+/* Visits up to @nr_pages pages; see lksm_scan(). */
+int scan(struct engine *engine, uint64_t nr_pages, uint64_t *nr_scanned_ret);
+
+#endif

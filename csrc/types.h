@@ -1,0 +1,338 @@
+/*
+ * types.h - START HERE: every internal struct of the core, every field in a phrase, no functions.
+ *
+ * page          page_size bytes at one address of one process
+ * region        a run of pages of one process, backed by one array
+ * mm_slot       what the engine remembers about one process: its pages and its recent merges
+ * rmap_item     our note about one visited page: key, checksum, state, where it is linked
+ * frame         the bytes that stand for all pages merged into one stable node
+ * stable node   one merged content: its frame and the list of pages equal to it
+ * key           64 bits taken from as few bytes of a page as tell it from the others; may say
+ *               "different", never "equal"
+ * round         one prepared scan, full or partial
+ *
+ *   engine -> mm_slot -> region -> rmap_block -> rmap_item --(UNSTABLE)--> index.unstable
+ *        \                                             \---(STABLE)----> stable_node's list
+ *         -> index (one per domain) -> stable forest -> stable_node --> frame
+ *
+ * Items and nodes live in pools and are named by 31-bit references: half the size of a pointer, which
+ * is what keeps a tracked page below 64 bytes. Reference 0 means none.
+ */
+#ifndef TYPES_H
+#define TYPES_H
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct engine;
+struct mm_slot;
+#include "lksm.h"
+
+/* --- memory and pools (pool.c) --------------------------------------------------------------- */
+
+/* Every byte the engine has, by purpose, and the way to make an allocation fail. */
+struct memory {
+	uint64_t reserved[LKSM_NR_PURPOSES];	/* bytes now held */
+	uint64_t nr_allocations;		/* asked for so far, failures included */
+	uint64_t fail_at;			/* for tests: this one fails (counted from 1); 0 = none */
+	uint64_t fail_count;			/* for tests: and how many after it fail too */
+};
+
+#define POOL_CHUNK_SHIFT 8
+#define POOL_CHUNK_OBJECTS (1u << POOL_CHUNK_SHIFT)
+#define POOL_MAX_CHUNKS (1u << (31 - POOL_CHUNK_SHIFT))
+
+/* Objects of one size in chunks; a reference is (chunk id << POOL_CHUNK_SHIFT) + place. */
+struct pool {
+	struct memory *memory;		/* where chunks come from */
+	enum lksm_purpose purpose;	/* what they are booked under */
+	uint32_t object_size;		/* bytes, a multiple of 8 */
+	uint32_t header_size;		/* bytes before the first object of each chunk */
+	uint8_t **chunks;		/* by chunk id; id 0 is never used */
+	uint32_t *free_ids;		/* stack of chunk ids given back */
+	uint32_t nr_free_ids;		/* its height */
+	uint32_t nr_chunks;		/* ids ever given out, and one */
+	uint32_t capacity;		/* room in the two arrays */
+	uint32_t free_object;		/* first free object; each begins with the next one's reference */
+};
+
+/* --- trees (rbtree.c, forest.c) -------------------------------------------------------------- */
+
+/* A place in a red-black tree. Must be the first member of whatever is filed. */
+struct rb_node {
+	uint32_t parent : 31;		/* 0 at the root */
+	uint32_t is_red : 1;
+	uint32_t child[2];		/* smaller, greater */
+};
+
+#define KEY_OFFSET 16	/* where an object that is filed in a forest has its 64-bit key */
+
+/* An array of red-black roots chosen by the key's high bits, each ordered by (key, bytes). */
+struct forest {
+	const struct pool *pool;	/* of the objects filed here */
+	const uint8_t *(*bytes_of)(const struct pool *pool, uint32_t ref);	/* an object's page */
+	struct memory *memory;		/* where the roots come from */
+	uint32_t *roots;		/* 1 << root_bits of them */
+	uint32_t root_bits;		/* 0: one tree, as in the kernel */
+	uint32_t first_root;		/* the one root of an empty forest that has no array yet */
+	uint64_t nr_entries;		/* objects filed */
+};
+
+/* Where a search ended: what forest_insert() needs. */
+struct place {
+	uint32_t parent;		/* the last object met, 0 in an empty tree */
+	uint32_t side;			/* on which side of it */
+};
+
+/* A set of keys: the sample keys whose class has been deepened. Open addressing. */
+struct keyset {
+	struct memory *memory;
+	uint64_t *keys;			/* 0 = empty place */
+	uint64_t nr_places;		/* 0 or a power of two */
+	uint64_t nr_keys;		/* non-zero keys held */
+	bool has_zero;			/* key 0 is in the set */
+};
+
+/* How pages are told apart; the same for all pages of an engine. */
+#define SAMPLE_LINES 3
+#define LINE_SIZE 64
+struct page_rules {
+	uint64_t page_size;		/* bytes */
+	uint32_t page_shift;		/* its logarithm */
+	bool is_sample_whole;		/* pages are so small that a sample is the whole page */
+	uint32_t lines[SAMPLE_LINES];	/* byte offsets of the sampled cache lines, ascending */
+	lksm_hash hash;			/* lent by the caller */
+	const void *secret;		/* for keys and checksums */
+	const void *digest_secret;	/* for digests */
+	size_t secret_size;
+};
+
+/* One look at a page: its bytes and what has been computed from them so far. */
+struct look {
+	const uint8_t *bytes;
+	uint64_t sample;		/* key taken from the sampled lines */
+	uint64_t hash;			/* key taken from the whole page */
+	uint64_t key;			/* the one it is filed under now */
+	bool has_hash;			/* @hash is valid */
+	bool is_deep;			/* @key is final: its class has been deepened, or cannot be */
+};
+
+/* --- what is filed --------------------------------------------------------------------------- */
+
+enum item_state {
+	ITEM_NONE,		/* this page has no item */
+	ITEM_VOLATILE,		/* tracked, but in no tree at the moment */
+	ITEM_UNSTABLE,		/* counted as unshared; in the unstable tree if stamped with this round */
+	ITEM_STABLE		/* in the list of a stable node */
+};
+
+/* 32 bytes a page, and all of it earns its place. */
+struct rmap_item {
+	union {
+		struct rb_node rb;		/* UNSTABLE: place in the unstable tree */
+		struct {			/* STABLE: place in its node's list of sharers */
+			uint32_t next;		/* towards older sharers */
+			uint32_t previous;	/* towards newer ones; 0 for the first */
+			uint32_t node;		/* the stable node */
+		} sharer;
+		struct {			/* VOLATILE alias: the item of the same physical page */
+			uint32_t of;		/* a hint: holds while that item has the same address */
+		} alias;
+	};
+	uint32_t checksum;		/* of the last gated visit, bit 0 clear; 0 when never computed */
+	uint64_t key;			/* it was last filed under */
+	uint64_t round : 56;		/* UNSTABLE: the round it was filed in */
+	uint64_t state : 2;		/* enum item_state */
+	uint64_t bypasses_gate : 1;	/* this visit skips the checksum gate: its process is frozen */
+	uint64_t is_private : 1;	/* STABLE: written or unmerged since its last visit */
+	uint64_t is_alias : 1;		/* VOLATILE because another item has the same physical page */
+	uint64_t has_key : 1;		/* @key still is this page's: it is immutable */
+	uint64_t is_key_deep : 1;	/* @key was taken from the whole page */
+};
+
+/* The items of up to 256 neighbouring pages of a region; a chunk of the item pool. */
+struct rmap_block {
+	struct region *region;
+	uint32_t first_page;		/* in the region */
+	uint32_t nr_items;		/* that exist: state is not NONE */
+};
+
+/*
+ * One frame. The nodes of one content form a ring through next_dup; one of them, the head, is in the
+ * tree. Going round from the head, nodes that have room come before full ones, so the head has room
+ * if any has.
+ */
+struct stable_node {
+	struct rb_node rb;		/* place in the stable tree, if this is the head */
+	uint32_t next_dup;		/* next node of the same content; itself if there is no other */
+	uint64_t key;			/* it is filed under */
+	const uint8_t *bytes;		/* the frame */
+	uint64_t frame_id : 62;		/* sequential, never used again */
+	uint64_t is_owned : 1;		/* the frame is our copy, else borrowed from an immutable sharer */
+	uint64_t is_head : 1;		/* filed in the tree */
+	uint32_t sharers;		/* newest rmap_item */
+	uint32_t nr_sharers;
+};
+
+/* Which item first had the page at an address, for pages that several processes map. */
+struct physical_map {
+	struct memory *memory;
+	const struct pool *items;	/* to find an item's page */
+	const uint8_t *(*bytes_of)(const struct pool *pool, uint32_t ref);
+	uint32_t *refs;			/* open addressing by address; 0 = empty place */
+	uint64_t nr_places;		/* 0 or a power of two */
+	uint64_t nr_items;
+};
+
+/* Everything that pages of one domain are compared with. */
+struct index {
+	struct index *next;		/* of the engine */
+	struct engine *engine;
+	uint32_t domain;
+	struct forest stable;		/* all merged contents; their bytes cannot change */
+	struct forest unstable;		/* pages of this round without a twin */
+	struct keyset deepened;		/* sample keys that two different pages had */
+	struct physical_map physical;	/* pages that lie at one address */
+	uint64_t nr_slots;		/* processes of the domain */
+	uint64_t rmap_items;		/* items in existence */
+	uint64_t pages_shared;		/* stable nodes with a sharer, which is all of them */
+	uint64_t pages_sharing;		/* sharers beyond the first of each node */
+	uint64_t pages_unshared;	/* UNSTABLE items, of whatever round */
+	uint64_t nr_chains;		/* contents with two nodes or more */
+	uint64_t nr_dups;		/* nodes of such contents */
+};
+
+/* --- processes ------------------------------------------------------------------------------- */
+
+/* A page that a forked process no longer shares with its family's array. */
+struct page_copy {
+	uint8_t *bytes;
+	uint64_t nr_users;		/* regions that map it */
+};
+
+enum page_flag {
+	PAGE_MERGEABLE = 1,		/* advised, or joined by the crawler */
+	PAGE_OPTED_OUT = 2,		/* advised unmergeable: joining respects it */
+	PAGE_UNMAPPED = 4,		/* gone */
+};
+
+/* Bytes that regions lie over. Regions over the same bytes have the same extent. */
+struct extent {
+	struct rb_node rb;		/* place among all extents, by address */
+	uint32_t ref;			/* its own reference */
+	uint64_t start;			/* address of the first byte */
+	uint64_t end;			/* address after the last byte */
+	struct region *regions;		/* the regions in it */
+};
+
+struct region {
+	struct mm_slot *slot;
+	uint64_t address;		/* of the first page, in the process */
+	uint8_t *pages;			/* the owner's array */
+	uint64_t nr_array_pages;	/* pages in it */
+	const int64_t *rows;		/* which array page each page is; NULL: itself */
+	struct page_copy **copies;	/* by page: what it has instead of the array's; NULL: none */
+	uint8_t *flags;			/* by page: enum page_flag */
+	uint32_t *blocks;		/* by 256 pages: chunk of items, 0 if none was visited */
+	uint64_t nr_pages;
+	uint64_t nr_mergeable;		/* pages that a scan would visit */
+	uint64_t nr_present;		/* pages that are not unmapped */
+	uint64_t nr_items;		/* items in existence */
+	uint64_t first_page;		/* its number in the process */
+	uint64_t position;		/* in slot->regions */
+	uint64_t origin;		/* the same in a region and its forked copies */
+	struct extent *extent;		/* where its array lies; NULL for a region that borrows it */
+	struct region *next_in_extent;
+	struct region *previous_in_extent;
+	uint32_t page_shift;
+	bool is_immutable;		/* the bytes never change */
+	bool is_excluded;		/* never merged */
+	bool is_forked;			/* the array is the parent's: the first write copies */
+	bool is_aliased;		/* some page may be mapped elsewhere too */
+};
+
+#define MERGE_WINDOW 3
+
+struct mm_slot {
+	struct engine *engine;
+	struct index *index;		/* of its domain */
+	struct mm_slot *next;		/* in order of creation */
+	struct mm_slot *previous;
+	struct mm_slot *queue_next;	/* in the queue, if pending */
+	struct mm_slot *queue_previous;
+	struct mm_slot *family_next;	/* ring of processes related by fork; itself if none */
+	struct region **regions;	/* in address order */
+	uint64_t nr_regions;
+	uint64_t nr_pages;		/* of all regions */
+	uint64_t rmap_items;		/* items in existence */
+	uint64_t nr_stable;		/* of these, merged */
+	uint64_t nr_unstable;		/* of these, counted as unshared */
+	uint64_t window[MERGE_WINDOW];	/* merges in each of the last completed scans */
+	uint32_t window_index;		/* which is overwritten next */
+	uint64_t nr_merged;		/* sum of the window: the score */
+	uint64_t merged;		/* merges since its last completed scan */
+	uint64_t broken;		/* breaks since then */
+	uint64_t nr_scans;		/* pages visited since it was queued */
+	uint64_t started;		/* when its scan began, in the caller's clock */
+	uint64_t elapsed;		/* what the last completed scan took */
+	uint64_t position;		/* scratch: place in the order of creation */
+	uint64_t mark;			/* scratch: last group that counted it */
+	enum lksm_pending pending;	/* queued as what */
+	bool is_registered;		/* known to the scanner */
+	bool is_newcomer;		/* not yet scanned once */
+	bool is_scanned;		/* its last scan was completed */
+	bool requeue_frozen;		/* queue once more as frozen when done */
+	bool is_leaving;		/* exiting: do not make it a lender */
+};
+
+/* --- the engine ------------------------------------------------------------------------------ */
+
+struct cursor {
+	struct mm_slot *slot;		/* being scanned; NULL = head: none */
+	struct region *region;		/* of it; NULL = not begun */
+	uint64_t page;			/* in the region: next to look at */
+};
+
+struct engine {
+	struct memory memory;
+	struct page_rules rules;
+	struct pool items;		/* rmap_items, in rmap_blocks */
+	struct pool nodes;		/* stable nodes */
+	struct pool extents;		/* extents */
+	uint32_t extent_root;		/* all extents by address */
+	struct index *indexes;		/* one per domain in use */
+	struct mm_slot *slots;		/* oldest */
+	struct mm_slot *last_slot;	/* newest */
+	struct mm_slot *queue;		/* first to be scanned */
+	struct mm_slot *queue_last;
+	struct cursor cursor;
+	uint64_t initial_rounds;	/* the gate is closed below this round */
+	uint64_t max_page_sharing;	/* sharers a frame may have */
+	uint64_t crawl_round;		/* scans prepared so far */
+	uint64_t scan_round;		/* generation of the unstable trees; 0 after unmerge */
+	uint64_t next_frame_id;
+	uint64_t next_origin;
+	uint64_t merged;		/* pages that joined a frame with a sharer */
+	uint64_t broken;		/* pages that left a frame that kept one */
+	uint64_t pages_scanned;
+	uint64_t nr_gated;		/* in this round */
+	uint64_t nr_scanned_slots;	/* in this round */
+	uint64_t round_merged;		/* merged when this round began */
+	uint64_t round_broken;
+	uint64_t round_pages;
+	uint64_t now;			/* the caller's clock at the last scan */
+	void (*before_merge)(void *);	/* for tests: called between search and merge */
+	void *before_merge_data;
+	char error[160];		/* the last error, in one line */
+};
+
+_Static_assert(sizeof(struct rb_node) == 12, "a place in a tree is three references");
+_Static_assert(sizeof(struct rmap_item) == 32, "half of the 64 bytes a page may cost");
+_Static_assert(sizeof(struct rmap_block) == 16, "a block's header");
+_Static_assert(sizeof(struct stable_node) == 48, "with two items a node: 56 bytes a page");
+_Static_assert(offsetof(struct rmap_item, key) == KEY_OFFSET, "forests look here");
+_Static_assert(offsetof(struct stable_node, key) == KEY_OFFSET, "forests look here");
+
+#endif

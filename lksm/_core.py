@@ -1,0 +1,351 @@
+"""The only importer of the extension module: one Python method for each C function, and the lent hash.
+
+Everything that comes in has been validated; what goes out is plain integers and numpy arrays. C errors
+become exceptions here, by one table.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from xxhash import _xxhash as _xxhash_extension
+
+from ._lksm import ffi, lib
+from .errors import BusyError, InvalidMemory, LksmError, OutOfMemory
+from .memory import PageRun
+
+SECRET_SIZE = 192
+REASON_NAMES: tuple[str, ...] = (
+    "MERGED",
+    "UNIQUE",
+    "VOLATILE",
+    "NOT_VISITED",
+    "NOT_REGISTERED",
+    "OPTED_OUT",
+    "EXCLUDED",
+    "ALREADY_SHARED",
+    "LIMIT",
+    "ABSENT",
+)
+PURPOSE_NAMES: tuple[str, ...] = (
+    "engine",
+    "processes",
+    "items",
+    "nodes",
+    "roots",
+    "keys",
+    "physical",
+    "frames",
+)
+GROUP_DTYPE = np.dtype(
+    [
+        ("frame", "i8"),
+        ("pages", "i8"),
+        ("processes", "i8"),
+        ("digest", "u8"),
+        ("zero", "?"),
+        ("first_process", "i8"),
+        ("first_page", "i8"),
+    ]
+)
+_C_GROUP_DTYPE = np.dtype(
+    [
+        ("frame", "i8"),
+        ("pages", "i8"),
+        ("processes", "i8"),
+        ("digest", "u8"),
+        ("first_process", "i8"),
+        ("first_page", "i8"),
+        ("zero", "?"),
+    ],
+    align=True,
+)
+_EXCEPTIONS: dict[int, type[LksmError]] = {
+    lib.LKSM_NO_MEMORY: OutOfMemory,
+    lib.LKSM_INVALID: InvalidMemory,
+    lib.LKSM_BUSY: BusyError,
+}
+_CHECK_TEXT_BYTES = 64 * 1024
+
+
+# --- the hash ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LentHash:
+    """A 64-bit hash for the core: C `uint64_t (bytes, nr_bytes, secret, secret_size)` at `address`.
+
+    `generate` is the address of `void (secret, seed)`, which fills SECRET_SIZE bytes. `name` says where
+    they come from.
+    """
+
+    name: str
+    address: int
+    generate: int
+
+    def secret(self, seed: int) -> bytes:
+        buffer = ctypes.create_string_buffer(SECRET_SIZE)
+        ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)(self.generate)(buffer, seed)
+        return buffer.raw
+
+    def __call__(self, data: bytes, secret: bytes) -> int:
+        prototype = ctypes.CFUNCTYPE(
+            ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t
+        )
+        return int(prototype(self.address)(data, len(data), secret, len(secret)))
+
+
+@cache
+def lent_hash() -> LentHash:
+    """XXH3 from the library inside the installed `xxhash` package, else from the system's libxxhash.
+
+    The package exports the functions but does not promise to, so what is found is tried on known input.
+    """
+    for found in _hashes_to_try():
+        if _is_xxh3(found):
+            return found
+    raise ImportError(
+        f"no XXH3 to lend to the core: xxhash {xxhash.VERSION} at {_xxhash_extension.__file__} exports no "
+        "XXH3_64bits_withSecret, and there is no system libxxhash of 0.8.1 or later"
+    )
+
+
+def _hashes_to_try() -> Iterator[LentHash]:
+    for path in (_xxhash_extension.__file__, ctypes.util.find_library("xxhash")):
+        if path is None:
+            continue
+        library = ctypes.CDLL(path)
+        for name in ("XXH3_64bits_withSecret_dispatch", "XXH3_64bits_withSecret"):
+            try:
+                functions = getattr(library, name), library.XXH3_generateSecret_fromSeed
+            except AttributeError:
+                continue
+            hash_address, generate_address = (ctypes.cast(f, ctypes.c_void_p).value for f in functions)
+            yield LentHash(f"{name} of {path}", hash_address or 0, generate_address or 0)
+
+
+def _is_xxh3(found: LentHash) -> bool:
+    counting = bytes(i % 256 for i in range(4096))
+    vectors = [(bytes(4096), 0), (b"\xff" * 4096, 1), (counting, 2**63 + 5), (counting[:192], 0)]
+    return all(
+        found(data, found.secret(seed)) == xxhash.xxh3_64_intdigest(data, seed=seed)
+        for data, seed in vectors
+    )
+
+
+# --- one engine and its processes ------------------------------------------------------------------
+
+
+class Core:
+    """One engine of the core. Not thread-safe: its owner holds a lock."""
+
+    def __init__(self, *, page_size: int, seed: int, initial_rounds: int, max_page_sharing: int) -> None:
+        lent = lent_hash()
+        self.page_size = page_size
+        self._secrets = ffi.from_buffer(lent.secret(seed)), ffi.from_buffer(lent.secret(0))
+        options = ffi.new(
+            "struct lksm_options *",
+            {
+                "page_size": page_size,
+                "seed": seed,
+                "initial_rounds": initial_rounds,
+                "max_page_sharing": max_page_sharing,
+                "hash": ffi.cast("lksm_hash", lent.address),
+                "secret": self._secrets[0],
+                "digest_secret": self._secrets[1],
+                "secret_size": SECRET_SIZE,
+            },
+        )
+        result = ffi.new("struct engine **")
+        error = lib.lksm_engine_create(options, result)
+        if error:
+            raise _EXCEPTIONS[error](f"cannot make an engine for {page_size}-byte pages")
+        self._engine = ffi.gc(result[0], lib.lksm_engine_destroy)
+
+    def fail(self, error: int) -> NoReturn:
+        raise _EXCEPTIONS[error](ffi.string(lib.lksm_error_text(self._engine)).decode())
+
+    def close(self) -> None:
+        ffi.release(self._engine)
+
+    def create_process(self, domain: int) -> CoreProcess:
+        result = ffi.new("struct mm_slot **")
+        error = lib.lksm_process_create(self._engine, domain, result)
+        if error:
+            self.fail(error)
+        return CoreProcess(self, result[0])
+
+    def set_max_page_sharing(self, value: int) -> None:
+        error = lib.lksm_set_max_page_sharing(self._engine, value)
+        if error:
+            self.fail(error)
+
+    def begin_round(self) -> None:
+        lib.lksm_begin_round(self._engine)
+
+    def scan(self, nr_pages: int, now: int) -> int:
+        result = ffi.new("uint64_t *")
+        error = lib.lksm_scan(self._engine, nr_pages, now, result)
+        if error:
+            self.fail(error)
+        return int(result[0])
+
+    def has_queue(self) -> bool:
+        return bool(lib.lksm_has_queue(self._engine))
+
+    def unmerge(self) -> None:
+        lib.lksm_unmerge(self._engine)
+
+    def counters(self, domain: int | None) -> Any:
+        """The C struct lksm_counters."""
+        result = ffi.new("struct lksm_counters *")
+        lib.lksm_counters(self._engine, -1 if domain is None else domain, result)
+        return result
+
+    def groups(
+        self, *, min_pages: int, domain: int | None, with_digests: bool = True
+    ) -> npt.NDArray[np.void]:
+        selected = -1 if domain is None else domain
+        count = lib.lksm_nr_groups(self._engine, selected, min_pages)
+        found = np.zeros(count, _C_GROUP_DTYPE)
+        target = ffi.cast("struct lksm_group *", found.__array_interface__["data"][0])
+        lib.lksm_groups(self._engine, selected, min_pages, with_digests, target)
+        groups = np.empty(count, GROUP_DTYPE)
+        for name in GROUP_DTYPE.names or ():
+            groups[name] = found[name]
+        return groups
+
+    def sharing_matrix(self, nr_processes: int) -> npt.NDArray[np.int64]:
+        matrix = np.zeros((nr_processes, nr_processes), np.int64)
+        error = lib.lksm_sharing_matrix(self._engine, _pointer("int64_t *", matrix))
+        if error:
+            self.fail(error)
+        return matrix
+
+    def memory(self) -> dict[str, int]:
+        result = ffi.new("uint64_t[]", lib.LKSM_NR_PURPOSES)
+        lib.lksm_memory(self._engine, result)
+        return dict(zip(PURPOSE_NAMES, map(int, result), strict=True))
+
+    def check(self) -> list[str]:
+        text = ffi.new("char[]", _CHECK_TEXT_BYTES)
+        nr_faults = int(lib.lksm_check(self._engine, text, _CHECK_TEXT_BYTES))
+        lines = ffi.string(text).decode().splitlines()
+        if nr_faults > len(lines):
+            lines.append(f"and {nr_faults - len(lines)} more")
+        return lines
+
+
+class CoreProcess:
+    """One mm_slot of the core."""
+
+    def __init__(self, core: Core, slot: Any) -> None:
+        self._core = core
+        self._slot = slot
+
+    def map(self, run: PageRun, *, is_immutable: bool) -> None:
+        """The caller keeps the run's arrays alive until the process is destroyed."""
+        rows = ffi.NULL if run.rows is None else _pointer("int64_t *", run.rows)
+        region = ffi.new(
+            "struct lksm_region *",
+            {
+                "address": run.address,
+                "pages": _pointer("uint8_t *", run.pages),
+                "nr_array_pages": len(run.pages),
+                "rows": rows,
+                "nr_pages": run.nr_pages,
+                "is_immutable": is_immutable,
+                "is_excluded": bool(run.flags),
+            },
+        )
+        error = lib.lksm_process_map(self._slot, region)
+        if error:
+            self._core.fail(error)
+
+    def fork(self) -> CoreProcess:
+        result = ffi.new("struct mm_slot **")
+        error = lib.lksm_process_fork(self._slot, result)
+        if error:
+            self._core.fail(error)
+        return CoreProcess(self._core, result[0])
+
+    def destroy(self) -> None:
+        lib.lksm_process_destroy(self._slot)
+
+    def unmap(self, start: int, stop: int) -> None:
+        error = lib.lksm_process_unmap(self._slot, start, stop)
+        if error:
+            self._core.fail(error)
+
+    def read(self, page: int, nr_pages: int) -> npt.NDArray[np.uint8]:
+        pages = np.empty((nr_pages, self._core.page_size), np.uint8)
+        error = lib.lksm_process_read(self._slot, page, nr_pages, _pointer("uint8_t *", pages))
+        if error:
+            self._core.fail(error)
+        return pages
+
+    def write(self, page: int, offset: int, data: npt.NDArray[np.uint8]) -> None:
+        error = lib.lksm_process_write(self._slot, page, offset, _pointer("uint8_t *", data), data.nbytes)
+        if error:
+            self._core.fail(error)
+
+    def advise(self, start: int, stop: int, *, is_mergeable: bool) -> None:
+        error = lib.lksm_process_advise(self._slot, start, stop, is_mergeable)
+        if error:
+            self._core.fail(error)
+
+    def join(self) -> bool:
+        return bool(lib.lksm_process_join(self._slot))
+
+    def register(self) -> None:
+        lib.lksm_process_register(self._slot)
+
+    def status(self) -> Any:
+        """The C struct lksm_status."""
+        result = ffi.new("struct lksm_status *")
+        lib.lksm_process_status(self._slot, result)
+        return result
+
+    def enqueue(self, *, is_frozen: bool) -> None:
+        lib.lksm_enqueue(self._slot, is_frozen)
+
+    def clear_scanned(self) -> None:
+        lib.lksm_clear_scanned(self._slot)
+
+    def dequeue(self) -> None:
+        lib.lksm_dequeue(self._slot)
+
+    def requeue_frozen(self, is_wanted: bool) -> None:
+        lib.lksm_requeue_frozen(self._slot, is_wanted)
+
+    def page_table(self, nr_pages: int) -> npt.NDArray[np.int64]:
+        entries = np.empty(nr_pages, np.int64)
+        lib.lksm_page_table(self._slot, _pointer("int64_t *", entries))
+        return entries
+
+    def explain(self, page: int) -> Any:
+        """The C struct lksm_explanation."""
+        result = ffi.new("struct lksm_explanation *")
+        error = lib.lksm_explain(self._slot, page, result)
+        if error:
+            self._core.fail(error)
+        return result
+
+    def digest(self, page: int) -> int:
+        result = ffi.new("uint64_t *")
+        error = lib.lksm_page_digest(self._slot, page, result)
+        if error:
+            self._core.fail(error)
+        return int(result[0])
+
+
+def _pointer(ctype: str, array: npt.NDArray[Any]) -> Any:
+    return ffi.cast(ctype, array.__array_interface__["data"][0])

@@ -1,0 +1,92 @@
+"""What happened, in numbers. Names and meanings are the kernel's (spec 1.3, 8.2, 12.5)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Counters:
+    """One consistent snapshot. Everything counts pages or events unless the name has a unit.
+
+    pages_shared: frames, that is merged contents. pages_sharing: further pages that use them: what is
+    saved. pages_unshared: pages that passed the gate but found no twin. pages_volatile: pages tracked but
+    in no tree. stable_node_chains, stable_node_dups: contents that have several frames, and those frames.
+    full_scans: completed full scans. scan_round: the round the unstable tree belongs to.
+    scanning_process: registered processes. nr_frozen, nr_scannable: queued processes, by class.
+    merged, broken: pages that joined a frame with a sharer, and that left one that kept a sharer, so far.
+    last_scan_ms, proc_scan_ms: duration of the last scan, and of it per process (integer division).
+    general_profit: bytes saved less the engine's bookkeeping, signed.
+    """
+
+    pages_shared: int
+    pages_sharing: int
+    pages_unshared: int
+    pages_volatile: int
+    rmap_items: int
+    stable_node_chains: int
+    stable_node_dups: int
+    full_scans: int
+    scan_round: int
+    scanning_process: int
+    nr_frozen: int
+    nr_scannable: int
+    pages_scanned: int
+    pages_skipped: int
+    zero_pages: int
+    merged: int
+    broken: int
+    last_scan_ms: int
+    proc_scan_ms: int
+    general_profit: int
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """One scan. `mode` is "full"; `nr_slots` processes were scanned to their end.
+
+    pages_scanned, merged, broken: of this scan only. elapsed_ms: by the engine's clock.
+    """
+
+    mode: str
+    round: int
+    nr_slots: int
+    pages_scanned: int
+    merged: int
+    broken: int
+    elapsed_ms: int
+
+
+class ProcessState(enum.IntFlag):
+    """State bits of a process (spec 2.4, 7.5)."""
+
+    FROZEN = 1
+    LISTED = 2
+    NEWCOMER = 4
+    SCANNED = 8
+
+
+@dataclass(frozen=True)
+class ProcessStats:
+    """What one process contributes (spec 12.6).
+
+    pages: pages present. rmap_items: pages visited and remembered. merging_pages: pages that are merged.
+    unshared, volatile: visited pages without a twin, and in no tree. window: merges in each of its last
+    three completed scans, oldest first; nr_merged: their sum. nr_scans: pages visited since it was last
+    queued. elapsed_ms: duration of its last completed scan. profit_bytes: pages merged, in bytes, less
+    64 bytes an item. mergeable: some page may be merged.
+    """
+
+    pages: int
+    rmap_items: int
+    merging_pages: int
+    zero_pages: int
+    unshared: int
+    volatile: int
+    window: tuple[int, int, int]
+    nr_merged: int
+    nr_scans: int
+    elapsed_ms: int
+    profit_bytes: int
+    mergeable: bool

@@ -1,0 +1,154 @@
+"""The knobs: typed attributes and the kernel's text interface (spec 8).
+
+`SPECS` is the one list of knobs. `Knobs` gives typed access, `Sysfs` the text of the kernel's files. What a
+new value does is the engine's business; it hands in a function that applies it and may refuse.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .errors import KnobError
+
+_U32_MAX = 2**32 - 1
+_INT_MAX = 2**31 - 1
+_INTEGER = re.compile(r"[+]?[0-9]+\n?\Z", re.ASCII)
+_SIGNED = re.compile(r"[+-]?[0-9]+\n?\Z", re.ASCII)
+
+
+@dataclass(frozen=True)
+class KnobSpec:
+    """One knob: its range as a test and in words, and how its text is parsed."""
+
+    name: str
+    default: int
+    is_valid: Callable[[int], bool]
+    range_text: str
+    is_signed: bool = False
+
+    def check(self, value: object) -> int:
+        """The value if it is in range; KnobError (EINVAL) otherwise."""
+        if isinstance(value, bool) or not isinstance(value, int) or not self.is_valid(value):
+            raise _error(errno.EINVAL, self, value)
+        return value
+
+    def parse(self, text: str) -> int:
+        """The value of a text as the kernel parses it: digits, an optional sign and final newline."""
+        if not (_SIGNED if self.is_signed else _INTEGER).match(text):
+            raise _error(errno.EINVAL, self, text)
+        value = int(text)
+        if self.is_signed and not -_INT_MAX - 1 <= value <= _INT_MAX:
+            raise _error(errno.ERANGE, self, text)
+        return self.check(value)
+
+
+def _error(code: int, spec: KnobSpec, value: object) -> KnobError:
+    return KnobError(code, f"{spec.name} is {value!r}, expected {spec.range_text}")
+
+
+SPECS: Mapping[str, KnobSpec] = {
+    spec.name: spec
+    for spec in (
+        KnobSpec("run", 0, lambda value: value in (0, 1, 2, 8), "0, 1, 2 or 8"),
+        KnobSpec("pages_to_scan", 100, lambda value: 0 <= value <= _U32_MAX, f"0 to {_U32_MAX}"),
+        KnobSpec(
+            "max_page_sharing", 256, lambda value: 2 <= value <= _INT_MAX, f"2 to {_INT_MAX}", is_signed=True
+        ),
+    )
+}
+
+Apply = Callable[[str, int], None]
+
+
+class Knobs:
+    """Typed access: `engine.knobs.pages_to_scan = 500`. A bad value raises `KnobError`; the old one stays.
+
+    run: 0 stopped, 1 periodic, 2 unmerge now, 8 one-shot; synchronous scans run in any but 2.
+    pages_to_scan: pages in one batch of `Engine.scan`. max_page_sharing: pages a frame may stand for;
+    cannot change while any page is shared (EBUSY).
+    """
+
+    __slots__ = ("_apply", "_values")
+
+    def __init__(self, values: Mapping[str, int], apply: Apply) -> None:
+        self._values = {name: spec.default for name, spec in SPECS.items()}
+        for name, value in values.items():
+            if name not in SPECS:
+                raise KnobError(errno.ENOENT, f"there is no knob {name!r}")
+            self._values[name] = SPECS[name].check(value)
+        self._apply = apply
+
+    def _store(self, name: str, value: object) -> None:
+        checked = SPECS[name].check(value)
+        self._apply(name, checked)
+        self._values[name] = checked
+
+    @property
+    def run(self) -> int:
+        return self._values["run"]
+
+    @run.setter
+    def run(self, value: int) -> None:
+        self._store("run", value)
+
+    @property
+    def pages_to_scan(self) -> int:
+        return self._values["pages_to_scan"]
+
+    @pages_to_scan.setter
+    def pages_to_scan(self, value: int) -> None:
+        self._store("pages_to_scan", value)
+
+    @property
+    def max_page_sharing(self) -> int:
+        return self._values["max_page_sharing"]
+
+    @max_page_sharing.setter
+    def max_page_sharing(self, value: int) -> None:
+        self._store("max_page_sharing", value)
+
+
+READ_ONLY = (
+    "full_scans",
+    "scanning_process",
+    "pages_shared",
+    "pages_sharing",
+    "pages_unshared",
+    "pages_volatile",
+    "stable_node_chains",
+    "stable_node_dups",
+    "pages_scanned",
+    "general_profit",
+)
+
+
+class Sysfs:
+    """The knobs and counters as the kernel's files show them, byte for byte."""
+
+    def __init__(self, knobs: Knobs, counter: Callable[[str], int]) -> None:
+        self._knobs = knobs
+        self._counter = counter
+
+    def read(self, name: str) -> str:
+        """Decimal text and a newline. KnobError: ENOENT for an unknown name."""
+        if name in SPECS:
+            return f"{getattr(self._knobs, name)}\n"
+        if name in READ_ONLY:
+            return f"{self._counter(name)}\n"
+        raise KnobError(errno.ENOENT, f"there is no knob {name!r}")
+
+    def write(self, name: str, text: str) -> int:
+        """Stores a value; returns the encoded length of the text.
+
+        KnobError: EINVAL for a bad value, ERANGE past an int, EBUSY while it cannot change, EACCES for a
+        counter, ENOENT for an unknown name.
+        """
+        if name in READ_ONLY:
+            raise KnobError(errno.EACCES, f"{name} is read-only")
+        if name not in SPECS:
+            raise KnobError(errno.ENOENT, f"there is no knob {name!r}")
+        setattr(self._knobs, name, SPECS[name].parse(text))
+        return len(text.encode())

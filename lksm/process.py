@@ -1,0 +1,296 @@
+"""One address space whose pages may be merged, and what the policy knows of its owner."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from . import crawler
+from ._core import CoreProcess
+from ._lock import FairLock
+from .counters import ProcessState, ProcessStats
+from .crawler import Action, Pending, SlotState
+from .errors import InvalidMemory, ProcessGone
+from .memory import PageRun, Region, as_page_runs
+
+Advice = Literal["mergeable", "unmergeable"]
+_ITEM_BYTES = 64  # the kernel's figure for one item, used by its profit formula
+
+
+class Host(Protocol):
+    """What a process asks of the engine it belongs to."""
+
+    page_size: int
+    nr_nodes: int
+    lock: FairLock
+
+    def register(self, process: Process) -> None: ...
+
+    def forked(self, parent: Process, child: CoreProcess, name: str | None) -> Process: ...
+
+    def exited(self, process: Process) -> None: ...
+
+    def may_queue(self) -> bool: ...
+
+
+class Process:
+    """An attached address space; made by `Engine.attach` and `Process.fork`.
+
+    Pages are numbered in address order, over all regions, absent ones included. Every method may be called
+    from any thread. After `exit`, or when the engine is closed, methods raise `ProcessGone`.
+
+    faults
+        Page faults so far; the owner may set it, and `write` counts one.
+    runtime_ms
+        CPU time so far in milliseconds, or None if the process is known to be long-lived.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        core: CoreProcess,
+        runs: list[PageRun],
+        *,
+        name: str,
+        pid: int | None,
+        domain: int,
+        immutable: bool,
+        frozen: bool,
+        runtime_ms: int | None,
+        owns_runs: bool = True,
+    ) -> None:
+        self._host = host
+        self._core: CoreProcess | None = core
+        self._runs = runs
+        self._owns_runs = owns_runs
+        self._registered_at: int | None = None
+        self._frozen = frozen
+        self._immutable = immutable
+        self.name = name
+        self.pid = pid
+        self.domain = domain
+        self.faults = 0
+        self.runtime_ms = runtime_ms
+
+    def __repr__(self) -> str:
+        return f"<lksm.Process {self.name!r}{' (exited)' if self.exited else ''}>"
+
+    @property
+    def core(self) -> CoreProcess:
+        """The core's handle, for the engine; `ProcessGone` if there is none any more."""
+        if self._core is None:
+            raise ProcessGone(f"process {self.name!r} has exited, or its engine is closed")
+        return self._core
+
+    # --- what it is ------------------------------------------------------------------------------
+
+    @property
+    def nr_pages(self) -> int:
+        """Pages of all regions, absent ones included."""
+        with self._host.lock:
+            _ = self.core
+            return sum(run.nr_pages for run in self._runs)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The regions in address order; arrays are uint8 (n, page_size) views of the owner's memory."""
+        with self._host.lock:
+            _ = self.core
+            return tuple(Region(r.address, r.pages, r.rows, r.node, r.flags) for r in self._runs)
+
+    @property
+    def frozen(self) -> bool:
+        """Is its task frozen, so that its pages hold still?"""
+        return self._frozen
+
+    @property
+    def exited(self) -> bool:
+        return self._core is None
+
+    @property
+    def state(self) -> ProcessState:
+        """State bits: FROZEN or LISTED, NEWCOMER or SCANNED (spec 7.5)."""
+        with self._host.lock:
+            status = self.core.status()
+        state = ProcessState.FROZEN if self._frozen else ProcessState.LISTED
+        if status.is_newcomer:
+            state |= ProcessState.NEWCOMER
+        if status.is_scanned:
+            state |= ProcessState.SCANNED
+        return state
+
+    def stats(self) -> ProcessStats:
+        """What this process contributes to the counters (spec 12.6)."""
+        with self._host.lock:
+            status = self.core.status()
+        return ProcessStats(
+            pages=status.nr_mapped,
+            rmap_items=status.rmap_items,
+            merging_pages=status.merging_pages,
+            zero_pages=0,
+            unshared=status.unshared,
+            volatile=status.rmap_items - status.merging_pages - status.unshared,
+            window=(status.window[0], status.window[1], status.window[2]),
+            nr_merged=status.nr_merged,
+            nr_scans=status.nr_scans,
+            elapsed_ms=status.elapsed,
+            profit_bytes=status.merging_pages * self._host.page_size - status.rmap_items * _ITEM_BYTES,
+            mergeable=status.is_mergeable,
+        )
+
+    # --- its memory ------------------------------------------------------------------------------
+
+    def read(self, page: int, n: int = 1) -> npt.NDArray[np.uint8]:
+        """A copy of n pages, uint8 (n, page_size). InvalidMemory if one is absent or out of range."""
+        start, stop = self._range(page, page + n)
+        with self._host.lock:
+            return self.core.read(start, stop - start)
+
+    def write(self, page: int, data: npt.NDArray[np.uint8] | bytes, offset: int = 0) -> None:
+        """Writes bytes within one page and counts a fault.
+
+        The page is private at once, even for equal bytes; counters follow at its next visit (spec 4.1).
+        A page shared by fork is copied first. InvalidMemory: immutable or read-only memory, an absent
+        page, or bytes that do not fit. OutOfMemory: no room for the copy; nothing was written.
+        """
+        source = _as_bytes(data)
+        start, _ = self._range(page, page + 1)
+        if not 0 <= offset <= self._host.page_size - source.nbytes:
+            raise InvalidMemory(
+                f"{source.nbytes} bytes at offset {offset} do not fit a page of {self._host.page_size}"
+            )
+        with self._host.lock:
+            core = self.core
+            if self._owns_runs and not self._immutable and not self._run_of(start).pages.flags.writeable:
+                raise InvalidMemory(f"page {start} lies in an array that is read-only")
+            core.write(start, offset, source)
+            self.faults += 1
+
+    def map(self, region: Region) -> None:
+        """Adds a region; pages above it get higher numbers. The next crawl registers its pages.
+
+        InvalidMemory: not whole pages, or it overlaps another region.
+        """
+        (run,) = _as_runs(region, self._host)
+        with self._host.lock:
+            self.core.map(run, is_immutable=self._immutable)
+            self._runs = sorted([*self._runs, run], key=lambda each: each.address)
+
+    def unmap(self, start: int, stop: int) -> None:
+        """Pages start to stop - 1 become absent; they keep their numbers. Never fails for memory."""
+        start, stop = self._range(start, stop)
+        with self._host.lock:
+            self.core.unmap(start, stop)
+
+    def advise(self, advice: Advice, start: int = 0, stop: int | None = None) -> None:
+        """Offers pages for merging, or takes them out.
+
+        "mergeable" registers the process and clears an opt-out (spec 7.2). "unmergeable" opts out for
+        good: merged pages are private at once, counters follow at the next scan (spec 4.2).
+        """
+        if advice not in ("mergeable", "unmergeable"):
+            raise ValueError(f"advice is {advice!r}, expected 'mergeable' or 'unmergeable'")
+        with self._host.lock:
+            core = self.core
+            start, stop = self._range(start, self.nr_pages if stop is None else stop)
+            core.advise(start, stop, is_mergeable=advice == "mergeable")
+            if advice == "mergeable" and core.status().is_mergeable:
+                self._host.register(self)
+
+    # --- its life --------------------------------------------------------------------------------
+
+    def slot_state(self) -> SlotState:
+        """What the policy needs to know; the caller holds the engine's lock."""
+        status = self.core.status()
+        return SlotState(
+            is_registered=status.is_registered,
+            is_frozen=self._frozen,
+            pending=Pending(status.pending),
+            is_scanned=status.is_scanned,
+            is_cursor=status.is_cursor,
+        )
+
+    def apply(self, action: Action) -> None:
+        """Does to the queue what the policy decided; the caller holds the engine's lock."""
+        match action:
+            case Action.ENQUEUE_NORMAL | Action.ENQUEUE_FROZEN:
+                self.core.enqueue(is_frozen=action is Action.ENQUEUE_FROZEN)
+            case Action.DEQUEUE:
+                self.core.dequeue()
+            case Action.REQUEUE_WHEN_DONE | Action.DO_NOT_REQUEUE:
+                self.core.requeue_frozen(action is Action.REQUEUE_WHEN_DONE)
+            case Action.NOTHING:
+                pass
+
+    def freeze(self) -> None:
+        """Its task was frozen: it waits for a scan, also one that is running now (spec 7.5)."""
+        with self._host.lock:
+            action = crawler.on_freeze(self.slot_state())
+            self._frozen = True
+            if self._host.may_queue():
+                self.apply(action)
+
+    def thaw(self) -> None:
+        """Its task runs again (spec 7.5)."""
+        with self._host.lock:
+            action = crawler.on_thaw(self.slot_state())
+            self._frozen = False
+            self.apply(action)
+
+    def fork(self, name: str | None = None) -> Process:
+        """A child that shares this process's regions, and its registration and advice.
+
+        Before the first `write` to a shared page, by either side, the child gets a copy of that page.
+        Writes with plain numpy reach both. Pages that both still share are one page: never a saving.
+        """
+        with self._host.lock:
+            return self._host.forked(self, self.core.fork(), name)
+
+    def exit(self) -> None:
+        """Leaves: at return nothing of it is linked or counted, and its arrays are released.
+
+        Never fails, and may be called during a scan. Exiting twice is exiting once.
+        """
+        with self._host.lock:
+            if self._core is None:
+                return
+            self._core.destroy()
+            self.release()
+            self._host.exited(self)
+
+    def release(self) -> None:
+        """Forgets the core's handle and the arrays: the core knows them no more."""
+        self._core = None
+        self._runs = []
+
+    # --- helpers ---------------------------------------------------------------------------------
+
+    def _range(self, start: int, stop: int) -> tuple[int, int]:
+        nr_pages = self.nr_pages
+        if not 0 <= start <= stop <= nr_pages:
+            raise InvalidMemory(f"pages {start} to {stop} are not within the {nr_pages} of {self.name!r}")
+        return int(start), int(stop)
+
+    def _run_of(self, page: int) -> PageRun:
+        firsts = [0]
+        for run in self._runs[:-1]:
+            firsts.append(firsts[-1] + run.nr_pages)
+        return self._runs[bisect_right(firsts, page) - 1]
+
+
+def _as_runs(region: Region, host: Host) -> list[PageRun]:
+
+    if not isinstance(region, Region):
+        raise InvalidMemory(f"region is a {type(region).__name__}, expected a Region")
+    return as_page_runs(region, page_size=host.page_size, nr_nodes=host.nr_nodes)
+
+
+def _as_bytes(data: npt.NDArray[np.uint8] | bytes) -> npt.NDArray[np.uint8]:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return np.frombuffer(data, np.uint8)
+    if not isinstance(data, np.ndarray) or data.dtype.kind not in "buifc":
+        raise InvalidMemory(f"data is a {type(data).__name__}, expected bytes or an array of plain numbers")
+    return np.ascontiguousarray(data).reshape(-1).view(np.uint8)

@@ -1,8 +1,8 @@
 """Merge identical memory pages: LKSM and KSM in user space, over numpy arrays.
 
-    engine = lksm.Engine()
-    a = engine.attach(pages, name="app")
-    print(engine.settle().pages_sharing)
+>>> engine = lksm.Engine()
+>>> app = engine.attach(pages, name="app")
+>>> engine.settle().pages_sharing
 """
 
 from .clock import VirtualClock

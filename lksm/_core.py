@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,6 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 import xxhash
-from xxhash import _xxhash as _xxhash_extension
 
 from ._lksm import ffi, lib
 from .errors import BusyError, InvalidMemory, LksmError, OutOfMemory
@@ -113,13 +113,14 @@ def lent_hash() -> LentHash:
         if _is_xxh3(found):
             return found
     raise ImportError(
-        f"no XXH3 to lend to the core: xxhash {xxhash.VERSION} at {_xxhash_extension.__file__} exports no "
+        f"no XXH3 to lend to the core: xxhash {xxhash.VERSION} at {xxhash.__file__} exports no "
         "XXH3_64bits_withSecret, and there is no system libxxhash of 0.8.1 or later"
     )
 
 
 def _hashes_to_try() -> Iterator[LentHash]:
-    for path in (_xxhash_extension.__file__, ctypes.util.find_library("xxhash")):
+    extension = importlib.util.find_spec("xxhash._xxhash")
+    for path in (extension.origin if extension else None, ctypes.util.find_library("xxhash")):
         if path is None:
             continue
         library = ctypes.CDLL(path)
@@ -136,8 +137,7 @@ def _is_xxh3(found: LentHash) -> bool:
     counting = bytes(i % 256 for i in range(4096))
     vectors = [(bytes(4096), 0), (b"\xff" * 4096, 1), (counting, 2**63 + 5), (counting[:192], 0)]
     return all(
-        found(data, found.secret(seed)) == xxhash.xxh3_64_intdigest(data, seed=seed)
-        for data, seed in vectors
+        found(data, found.secret(seed)) == xxhash.xxh3_64_intdigest(data, seed=seed) for data, seed in vectors
     )
 
 
@@ -238,7 +238,7 @@ class Core:
     def check(self) -> list[str]:
         text = ffi.new("char[]", _CHECK_TEXT_BYTES)
         nr_faults = int(lib.lksm_check(self._engine, text, _CHECK_TEXT_BYTES))
-        lines = ffi.string(text).decode().splitlines()
+        lines: list[str] = ffi.string(text).decode().splitlines()
         if nr_faults > len(lines):
             lines.append(f"and {nr_faults - len(lines)} more")
         return lines

@@ -499,5 +499,3 @@ def _check_page_size(page_size: object) -> None:
 def _check_at_least(name: str, value: object, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}")
-
-

@@ -7,6 +7,7 @@ into regions, and `PageRun` is a region that has been checked: from there on no 
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -89,21 +90,18 @@ def as_page_runs(
         memory = [memory]
     if isinstance(memory, (str, bytes, bytearray, memoryview)) or not isinstance(memory, Sequence):
         raise InvalidMemory(
-            f"memory is a {type(memory).__name__}, expected a numpy array, a list of them, or a list of Regions"
+            f"memory is a {type(memory).__name__}, expected a numpy array, a list of them, or Regions"
         )
     if not memory:
         raise InvalidMemory("memory is an empty list, expected at least one page")
     runs: list[PageRun] = []
     for index, item in enumerate(memory):
-        if isinstance(item, Region):
-            region = item
-        else:
-            region = Region(address, item, node=node)
+        region = item if isinstance(item, Region) else Region(address, item, node=node)  # type: ignore[arg-type]
         run = _page_run(region, page_size, nr_nodes, f"region {index}" if len(memory) > 1 else "memory")
         address = run.address + run.nr_pages * page_size
         runs.append(run)
     runs.sort(key=lambda run: run.address)
-    for before, after in zip(runs, runs[1:], strict=False):
+    for before, after in itertools.pairwise(runs):
         if before.address + before.nr_pages * page_size > after.address:
             raise InvalidMemory(f"regions at {before.address:#x} and {after.address:#x} overlap")
     return runs
@@ -115,10 +113,12 @@ def _page_run(region: Region, page_size: int, nr_nodes: int, what: str) -> PageR
     if region.rows is not None:
         rows = np.ascontiguousarray(_integers(region.rows, f"{what}: rows"), dtype=np.int64)
         if rows.ndim != 1 or rows.size == 0:
-            raise InvalidMemory(f"{what}: rows has shape {rows.shape}, expected one dimension and at least one page")
+            raise InvalidMemory(f"{what}: rows has shape {rows.shape}, expected one page or more in one row")
         lowest, highest = int(rows.min()), int(rows.max())
         if lowest < -1 or highest >= len(pages):
-            raise InvalidMemory(f"{what}: rows reach from {lowest} to {highest}, the array has {len(pages)} pages")
+            raise InvalidMemory(
+                f"{what}: rows reach from {lowest} to {highest}, the array has {len(pages)} pages"
+            )
         rows = rows.copy() if rows is region.rows else rows
         rows.setflags(write=False)
     address = _integer(region.address, f"{what}: address")

@@ -21,7 +21,8 @@ struct checker {
 	uint64_t nr_faults;
 	uint64_t nr_listed;	/* sharers met in lists of nodes */
 	uint64_t nr_stable;	/* STABLE items met in blocks */
-	uint64_t frame_bytes;	/* of frames and page copies that are ours */
+	uint64_t nr_frames;	/* frames that are ours */
+	double nr_copies;	/* page copies: each of its users adds its share */
 };
 
 __attribute__((format(printf, 3, 4))) static void expect(struct checker *checker, bool is_sound,
@@ -115,12 +116,13 @@ static void check_frame(struct checker *checker, struct index *index, uint32_t r
 	const struct stable_node *node = node_at(engine, ref);
 	struct look look;
 	bool has_lender = false;
+	uint64_t nr_left = node->nr_sharers;
 
 	index_look(index, node->bytes, &look);
-	expect(checker, node->key == look.key, "I3 node %u: filed under another key than its frame's", ref);
-	if (node->is_owned)
-		checker->frame_bytes += engine->rules.page_size;
-	for (uint32_t item = node->sharers; item && !node->is_owned && !has_lender;
+	expect(checker, !node->is_head || node->key == look.key,
+	       "I3 node %u: filed under another key than its frame's", ref);
+	checker->nr_frames += node->is_owned;
+	for (uint32_t item = node->sharers; item && nr_left-- && !node->is_owned && !has_lender;
 	     item = item_at(&engine->items, item)->sharer.next)
 		has_lender = item_region(&engine->items, item)->is_immutable &&
 			     item_bytes(&engine->items, item) == node->bytes;
@@ -274,8 +276,13 @@ static void check_region(struct checker *checker, const struct region *region, u
 		if (!id)
 			continue;
 		const struct rmap_block *block = pool_header(&engine->items, id << POOL_CHUNK_SHIFT);
+		uint64_t nr_found = 0;
+		for (uint64_t page = first; page < region->nr_pages && page - first < POOL_CHUNK_OBJECTS; page++)
+			nr_found += item_find(region, page) != 0;
 		expect(checker, block->region == region && block->first_page == first,
 		       "I8 block %u: does not name its region and first page", id);
+		expect(checker, nr_found == block->nr_items && nr_found,
+		       "I8 block %u: %" PRIu64 " items, count says %u", id, nr_found, block->nr_items);
 	}
 }
 
@@ -311,6 +318,15 @@ static void check_slot(struct checker *checker, const struct mm_slot *slot, uint
 	       "I11 process %" PRIu64 ": newcomer, yet scanned", position);
 }
 
+/* A cursor that is on no region is about to leave its process. */
+static bool is_cursor_in_its_slot(const struct cursor *cursor)
+{
+	bool is_in = !cursor->region;
+	for (uint64_t i = 0; cursor->slot && i < cursor->slot->nr_regions; i++)
+		is_in |= cursor->slot->regions[i] == cursor->region && cursor->page <= cursor->region->nr_pages;
+	return is_in;
+}
+
 static void check_queue(struct checker *checker)
 {
 	struct engine *engine = checker->engine;
@@ -335,6 +351,7 @@ static void check_queue(struct checker *checker)
 	expect(checker, nr_queued == nr_pending, "I12 queue: %" PRIu64 " entries, %" PRIu64 " processes wait", nr_queued,
 	       nr_pending);
 	expect(checker, has_cursor, "I12 cursor: on a process that is not queued");
+	expect(checker, is_cursor_in_its_slot(&engine->cursor), "I12 cursor: on no page of its process");
 	expect(checker, engine->scan_round <= engine->crawl_round, "I12 round %" PRIu64 " of %" PRIu64,
 	       engine->scan_round, engine->crawl_round);
 }
@@ -359,16 +376,15 @@ static void check_physical(struct checker *checker, const struct index *index)
 	       map->nr_items);
 }
 
-/* Bytes of copies made for forked pages; a copy with several users is counted once, as its shares add up. */
+/* Copies made for forked pages; one with several users is counted once, as their shares add up. */
 static void count_copies(struct checker *checker)
 {
-	struct engine *engine = checker->engine;
-	for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next)
+	for (const struct mm_slot *slot = checker->engine->slots; slot; slot = slot->next)
 		for (uint64_t i = 0; i < slot->nr_regions; i++) {
 			const struct region *region = slot->regions[i];
 			for (uint64_t page = 0; region->copies && page < region->nr_pages; page++)
 				if (region->copies[page] && region->copies[page]->nr_users)
-					checker->frame_bytes += engine->rules.page_size / region->copies[page]->nr_users;
+					checker->nr_copies += 1.0 / (double)region->copies[page]->nr_users;
 		}
 }
 
@@ -406,8 +422,8 @@ uint64_t check(struct engine *engine, char *text, size_t size)
 	check_queue(&checker);
 	count_copies(&checker);
 	uint64_t reserved = engine->memory.reserved[LKSM_FOR_FRAMES];
-	/* A copy that three regions share is counted as three thirds, rounded down. */
-	expect(&checker, checker.frame_bytes <= reserved && reserved - checker.frame_bytes < engine->rules.page_size,
-	       "I14 frames: %" PRIu64 " bytes reserved, recount %" PRIu64, reserved, checker.frame_bytes);
+	uint64_t nr_bytes = (checker.nr_frames + (uint64_t)(checker.nr_copies + 0.5)) << engine->rules.page_shift;
+	expect(&checker, nr_bytes == reserved, "I14 frames: %" PRIu64 " bytes reserved, recount %" PRIu64, reserved,
+	       nr_bytes);
 	return checker.nr_faults;
 }

@@ -104,6 +104,30 @@ enum forest_result forest_search(const struct forest *forest, const struct page_
 	return FOREST_ABSENT;
 }
 
+void forest_prefetch_root(const struct forest *forest, uint64_t key)
+{
+	__builtin_prefetch(root_of((struct forest *)forest, key));
+}
+
+void forest_prefetch_object(const struct forest *forest, uint64_t key)
+{
+	uint32_t ref = *root_of((struct forest *)forest, key);
+	if (ref)
+		__builtin_prefetch(pool_at(forest->pool, ref));
+}
+
+const uint8_t *forest_peek(const struct forest *forest, uint64_t key)
+{
+	uint32_t ref = *root_of((struct forest *)forest, key);
+	while (ref) {
+		uint64_t ref_key = *forest_key(forest->pool, ref);
+		if (ref_key == key)
+			return forest->bytes_of(forest->pool, ref);
+		ref = rb_at(forest->pool, ref)->child[ref_key < key];
+	}
+	return NULL;
+}
+
 /* Files @ref after every object that is not greater: used where no search has been made. */
 static void insert_in_order(struct forest *forest, const struct page_rules *rules, uint32_t ref)
 {

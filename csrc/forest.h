@@ -32,6 +32,12 @@ void forest_replace(struct forest *forest, uint32_t old_ref, uint32_t new_ref);
 /* Takes out and files again, under the key of their whole page, the objects of a deepened class. */
 void forest_deepen(struct forest *forest, const struct page_rules *rules, uint64_t sample);
 
+/* Hints that pages with this key will be searched for: the root first, when that is here its object. */
+void forest_prefetch_root(const struct forest *forest, uint64_t key);
+void forest_prefetch_object(const struct forest *forest, uint64_t key);
+/* The page of an object filed under @key, or NULL. Says nothing about its bytes. */
+const uint8_t *forest_peek(const struct forest *forest, uint64_t key);
+
 /* Walks all objects in order: start with 0, ends with 0. */
 uint32_t forest_next(const struct forest *forest, uint32_t ref);
 

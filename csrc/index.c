@@ -57,8 +57,12 @@ static void take_hash(const struct index *index, struct look *look)
 
 void index_look(const struct index *index, const uint8_t *bytes, struct look *look_ret)
 {
-	struct look look = { .bytes = bytes };
-	look.sample = look.key = page_sample(&index->engine->rules, bytes);
+	index_look_sampled(index, bytes, page_sample(&index->engine->rules, bytes), look_ret);
+}
+
+void index_look_sampled(const struct index *index, const uint8_t *bytes, uint64_t sample, struct look *look_ret)
+{
+	struct look look = { .bytes = bytes, .sample = sample, .key = sample };
 	if (index->engine->rules.is_sample_whole) {
 		look.hash = look.sample;
 		look.has_hash = true;

@@ -298,8 +298,11 @@ void lksm_unmerge(struct engine *engine)
 		scan_dequeue(slot);
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		unstable_tree_drop(index, 0);
-		for (uint32_t ref; (ref = forest_next(&index->stable, 0)) != 0;)
-			stable_tree_dissolve(index, ref);
+		for (uint32_t head = forest_next(&index->stable, 0); head;) {
+			uint32_t next = forest_next(&index->stable, head);
+			stable_tree_dissolve_ring(index, head);
+			head = next;
+		}
 	}
 	engine->scan_round = 0;
 	for (struct mm_slot *slot = engine->slots; slot; slot = slot->next)

@@ -6,6 +6,7 @@
  */
 #include "merge.h"
 
+#include "ahead.h"
 #include "mm_slot.h"
 #include "stable_tree.h"
 #include "unstable_tree.h"
@@ -98,7 +99,11 @@ static void look_at(struct index *index, uint32_t item_ref, struct look *look_re
 		};
 		return;
 	}
-	index_look(index, bytes, look_ret);
+	uint64_t sample;
+	if (ahead_sample(engine, bytes, &sample))
+		index_look_sampled(index, bytes, sample, look_ret);
+	else
+		index_look(index, bytes, look_ret);
 	item->key = look_ret->key;
 	item->is_key_deep = look_ret->has_hash && look_ret->key == look_ret->hash;
 	item->has_key = item_region(&engine->items, item_ref)->is_immutable;

@@ -19,6 +19,13 @@ uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes);
 uint64_t page_digest(const struct page_rules *rules, const uint8_t *bytes);
 bool page_is_zero(const struct page_rules *rules, const uint8_t *bytes);
 
+/* Asks for the lines that page_sample() will read. */
+static inline void page_prefetch_sample(const struct page_rules *rules, const uint8_t *bytes)
+{
+	for (uint32_t i = 0; i < SAMPLE_LINES; i++)
+		__builtin_prefetch(bytes + rules->lines[i]);
+}
+
 /* Less than, equal to or greater than 0, as memcmp. The only thing that may say "equal". */
 static inline int page_compare(const struct page_rules *rules, const uint8_t *a, const uint8_t *b)
 {

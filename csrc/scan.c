@@ -5,6 +5,7 @@
  */
 #include "scan.h"
 
+#include "ahead.h"
 #include "merge.h"
 #include "mm_slot.h"
 #include "unstable_tree.h"
@@ -83,10 +84,13 @@ static void complete_slot(struct mm_slot *slot)
 		scan_enqueue(slot, true);
 }
 
-/* The walk over @slot is over. If nothing of it may be merged, the scanner need not know it. */
+/*
+ * The walk over @slot is over. If nothing of it may be merged, the scanner need not know it; but items
+ * of pages that were advised behind the cursor go at the next scan.
+ */
 static void close_slot(struct mm_slot *slot)
 {
-	if (mm_slot_is_mergeable(slot))
+	if (mm_slot_is_mergeable(slot) || slot->rmap_items)
 		complete_slot(slot);
 	else
 		scan_remove(slot);
@@ -148,10 +152,12 @@ int scan(struct engine *engine, uint64_t nr_pages, uint64_t *nr_scanned_ret)
 {
 	uint64_t nr_scanned = 0;
 
+	ahead_reset(engine);
 	while (nr_pages && find_page(engine) && nr_scanned < nr_pages) {
 		uint32_t ref = locate_item(engine);
 		if (!ref)
 			break;
+		ahead_of(engine, engine->cursor.region, engine->cursor.page);
 		engine->cursor.slot->nr_scans++;
 		engine->cursor.page++;
 		engine->pages_scanned++;

@@ -32,6 +32,8 @@ uint32_t stable_tree_search(struct index *index, struct look *look, struct place
 
 static void set_head(struct index *index, uint32_t old_ref, uint32_t new_ref)
 {
+	/* Deepening a class gives a new key to what is in the tree, so only the head's is the right one. */
+	node_at(index->engine, new_ref)->key = node_at(index->engine, old_ref)->key;
 	forest_replace(&index->stable, old_ref, new_ref);
 	node_at(index->engine, old_ref)->is_head = 0;
 	node_at(index->engine, new_ref)->is_head = 1;
@@ -159,6 +161,14 @@ void stable_tree_dissolve(struct index *index, uint32_t node_ref)
 	}
 	node->sharers = node->nr_sharers = 0;
 	node_destroy(index, node_ref);
+}
+
+void stable_tree_dissolve_ring(struct index *index, uint32_t head)
+{
+	uint32_t next;
+	while ((next = node_at(index->engine, head)->next_dup) != head)
+		stable_tree_dissolve(index, next);
+	stable_tree_dissolve(index, head);
 }
 
 /* A sharer, other than those of exiting processes, whose bytes may be borrowed; or 0. */

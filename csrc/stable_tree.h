@@ -37,5 +37,7 @@ void stable_tree_attach(struct index *index, uint32_t node_ref, uint32_t item_re
 void stable_tree_detach(struct index *index, uint32_t item_ref);
 /* Makes all its sharers VOLATILE and frees the node. */
 void stable_tree_dissolve(struct index *index, uint32_t node_ref);
+/* The same for all nodes of its content. */
+void stable_tree_dissolve_ring(struct index *index, uint32_t head);
 
 #endif

@@ -167,7 +167,7 @@ struct rmap_block {
 struct stable_node {
 	struct rb_node rb;		/* place in the stable tree, if this is the head */
 	uint32_t next_dup;		/* next node of the same content; itself if there is no other */
-	uint64_t key;			/* it is filed under */
+	uint64_t key;			/* it is filed under, if this is the head */
 	const uint8_t *bytes;		/* the frame */
 	uint64_t frame_id : 62;		/* sequential, never used again */
 	uint64_t is_owned : 1;		/* the frame is our copy, else borrowed from an immutable sharer */
@@ -287,6 +287,14 @@ struct mm_slot {
 	bool is_leaving;		/* exiting: do not make it a lender */
 };
 
+/* The sample of a page that is visited soon. */
+struct ahead {
+	const uint8_t *bytes;		/* the page; NULL = none */
+	uint64_t sample;
+};
+
+#define AHEAD_PAGES 16			/* more than the farthest step, a power of two */
+
 /* --- the engine ------------------------------------------------------------------------------ */
 
 struct cursor {
@@ -308,6 +316,7 @@ struct engine {
 	struct mm_slot *queue;		/* first to be scanned */
 	struct mm_slot *queue_last;
 	struct cursor cursor;
+	struct ahead ahead[AHEAD_PAGES];	/* by address; of this batch */
 	uint64_t initial_rounds;	/* the gate is closed below this round */
 	uint64_t max_page_sharing;	/* sharers a frame may have */
 	uint64_t crawl_round;		/* scans prepared so far */

@@ -225,7 +225,6 @@ class Engine:
             immutable=parent._immutable,
             frozen=parent.frozen,
             runtime_ms=0,
-            owns_runs=False,
         )
         if parent._registered_at is not None and process.slot_state().is_registered:
             self._nr_registered += 1

@@ -15,6 +15,7 @@ from .errors import KnobError
 
 _U32_MAX = 2**32 - 1
 _INT_MAX = 2**31 - 1
+_MOST_DIGITS = 12  # more than any knob takes
 _INTEGER = re.compile(r"[+]?[0-9]+\n?\Z", re.ASCII)
 _SIGNED = re.compile(r"[+-]?[0-9]+\n?\Z", re.ASCII)
 
@@ -39,14 +40,15 @@ class KnobSpec:
         """The value of a text as the kernel parses it: digits, an optional sign and final newline."""
         if not (_SIGNED if self.is_signed else _INTEGER).match(text):
             raise _error(errno.EINVAL, self, text)
-        value = int(text)
+        sign, digits = text[0] == "-", text.strip("+-\n").lstrip("0")
+        value = int(digits[:_MOST_DIGITS] or "0") * (-1 if sign else 1)  # one digit too many is out of range
         if self.is_signed and not -_INT_MAX - 1 <= value <= _INT_MAX:
             raise _error(errno.ERANGE, self, text)
         return self.check(value)
 
 
 def _error(code: int, spec: KnobSpec, value: object) -> KnobError:
-    return KnobError(code, f"{spec.name} is {value!r}, expected {spec.range_text}")
+    return KnobError(code, f"{spec.name} is {value!r:.60}, expected {spec.range_text}")
 
 
 SPECS: Mapping[str, KnobSpec] = {

@@ -60,12 +60,10 @@ class Process:
         immutable: bool,
         frozen: bool,
         runtime_ms: int | None,
-        owns_runs: bool = True,
     ) -> None:
         self._host = host
         self._core: CoreProcess | None = core
         self._runs = runs
-        self._owns_runs = owns_runs
         self._registered_at: int | None = None
         self._frozen = frozen
         self._immutable = immutable
@@ -164,10 +162,20 @@ class Process:
             )
         with self._host.lock:
             core = self.core
-            if self._owns_runs and not self._immutable and not self._run_of(start).pages.flags.writeable:
+            if not self._immutable and not self._run_of(start).pages.flags.writeable:
                 raise InvalidMemory(f"page {start} lies in an array that is read-only")
             core.write(start, offset, source)
             self.faults += 1
+
+    def touch(self, start: int, stop: int) -> None:
+        """The owner wrote pages start to stop - 1 with plain numpy: counts a fault for each.
+
+        Whether a page changed is seen at its next visit, touched or not.
+        """
+        start, stop = self._range(start, stop)
+        with self._host.lock:
+            _ = self.core
+            self.faults += stop - start
 
     def map(self, region: Region) -> None:
         """Adds a region; pages above it get higher numbers. The next crawl registers its pages.

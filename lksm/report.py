@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 
 class Reason(enum.Enum):
@@ -86,3 +90,25 @@ def _predicate(reason: Reason, facts: Facts) -> str:
             return "is absent: not in the dump, not resident, or unmapped"
         case _:
             return f"is {reason.value}"
+
+
+def proportional_savings(tables: Sequence[npt.NDArray[np.int64]], page_size: int) -> list[int]:
+    """The bytes that each process saves, from all page tables: they add up to what merging saves in all.
+
+    A page that shares its frame with s - 1 others saves (1 - 1/s) of a page. Sums are rounded down to whole
+    bytes; the bytes lost by that go one each to the processes that lost most (the earlier one, if equal).
+    A page that is physically one with another page must have no frame here, or it would count twice.
+    """
+    merged = [table[table >= 0] for table in tables]
+    frames = np.concatenate([np.empty(0, np.int64), *merged])
+    if not len(frames):
+        return [0] * len(tables)
+    sharers = np.bincount(frames)
+    share = 1 - 1 / np.maximum(sharers, 1)
+    exact = np.array([share[frames_of_one].sum() for frames_of_one in merged]) * page_size
+    saved = np.floor(exact).astype(np.int64)
+    nr_lost = (len(frames) - int(np.count_nonzero(sharers))) * page_size - int(saved.sum())
+    most_lost = np.argsort(saved - exact, kind="stable")
+    saved[most_lost[:nr_lost]] += 1
+    result: list[int] = saved.tolist()
+    return result

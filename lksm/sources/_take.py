@@ -2,7 +2,7 @@
 
 A page may change hands while we look: its process writes to it and gets another frame. So after reading,
 the frame numbers of shared pages are looked up again; a page whose own frame or whose first holder's frame
-is another one now is taken once more, by itself. Frames shared before and after were write-protected in
+is another one now is taken once more, apart. Frames shared before and after were write-protected in
 between, so what was read is what all of them hold.
 """
 
@@ -101,18 +101,6 @@ def take(
         _read(spaces, to_read, store, progress if attempt == 0 else None)
         if not _verify(spaces, is_handled, is_first, store):
             return
-
-
-def separate(spaces: Sequence[Space], store: Store) -> None:
-    """Make PENDING every page whose row is the row of an earlier page, but whose frame is another one now."""
-    is_first = first_holders([space.rows for space in spaces], store.nr_rows)
-    frame_of_row = np.zeros(store.nr_rows, np.uint64)
-    for space, first in zip(spaces, is_first, strict=True):
-        frame_of_row[space.rows[first]] = space.frames[first]
-    for space, first in zip(spaces, is_first, strict=True):
-        later = np.flatnonzero((space.rows >= 0) & ~first)
-        frame = frame_of_row[space.rows[later]]
-        space.rows[later[(frame == 0) | (frame != space.frames[later])]] = PENDING
 
 
 def _select(pagemap: Pagemap, mapping: Mapping, what: What, left_out: Counter[str]) -> npt.NDArray[np.int64]:
@@ -272,19 +260,20 @@ def _verify(
         is_shared[space.rows[handled & ~first & (space.rows >= 0)]] = True
     if not is_shared.any():
         return False
-    is_sound = np.zeros(store.nr_rows, np.bool_)  # the first holder was read, and has that frame still
-    doubts: list[tuple[Space, Rows, _Mask]] = []
+    frame_of_row = np.zeros(store.nr_rows, np.uint64)  # 0 unless the first holder has it still
+    others: list[tuple[Space, Rows, npt.NDArray[np.uint64]]] = []
     for space, handled, first in zip(spaces, is_handled, is_first, strict=True):
         pages = np.flatnonzero(handled & (space.rows >= 0))
         pages = pages[is_shared[space.rows[pages]]]
         entries = _entries_now(space, pages)
-        is_same = (space.frames[pages] != 0) & (_pagemap.frames(entries) == space.frames[pages])
-        is_sound[space.rows[pages[first[pages] & is_same]]] = True
+        kept = np.where(_pagemap.frames(entries) == space.frames[pages], space.frames[pages], np.uint64(0))
+        leads = first[pages]
+        frame_of_row[space.rows[pages[leads]]] = kept[leads]
+        others.append((space, pages[~leads], kept[~leads]))
         space.frames[pages] = _pagemap.shareable_frames(entries)
-        doubts.append((space, pages[~first[pages]], is_same[~first[pages]]))
     found = False
-    for space, pages, is_same in doubts:
-        moved = pages[~(is_same & is_sound[space.rows[pages]])]
+    for space, pages, kept in others:
+        moved = pages[(kept == 0) | (kept != frame_of_row[space.rows[pages]])]
         space.rows[moved] = PENDING
         found = found or len(moved) > 0
     return found

@@ -29,7 +29,7 @@ from . import _pagemap, _procfs
 from ._facts import Facts, facts_of, holds_still
 from ._procfs import What
 from ._store import Store, first_holders, split_into_regions
-from ._take import Space, look, separate, take
+from ._take import Space, look, take
 from ._types import Gone, Refused, Skipped, Snapshot, SourceProcess
 
 __all__ = ["Change", "LiveSnapshot", "Retake", "all_pids", "retake", "snapshot"]
@@ -60,7 +60,8 @@ class Change:
     unmapped: ranges (start, stop) of page indices, counted as if every region attached or mapped so far
     stood in order of address (of equal addresses: in order of mapping), before `mapped` is mapped.
     mapped: regions to map after that. They may lie where pages are absent or were unmapped, now or earlier.
-    process: the whole process as it is now, for who would rather detach the old one and attach this.
+    process: the whole process as it is now. Who would rather detach the old one and attach this, whenever
+    there is anything in `unmapped` or `mapped`, must always do so: indices count what was mapped.
     """
 
     pid: int
@@ -211,7 +212,6 @@ def retake(previous: LiveSnapshot, *, progress: Progress | None = None) -> Retak
             renewed.append(member)
     spaces = [member.space for member in renewed]
     store.recycle([space.rows for space in spaces])
-    separate(spaces, store)
     take(spaces, store, one_array=True, progress=progress)
     changed = [_changed(before[member.space.pid], member, store) for member in _survivors(renewed, report)]
     members = tuple(member for member, _, _ in changed)

@@ -1,0 +1,49 @@
+"""What every test may use: Hypothesis profiles and an engine that is checked when the test is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import lksm
+
+_SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+
+settings.register_profile(
+    "default",
+    max_examples=60,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=_SLOW_IS_FINE,
+)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=150)
+settings.register_profile(
+    "expensive",
+    settings.get_profile("default"),
+    max_examples=3000,
+    stateful_step_count=100,
+    derandomize=False,
+)
+settings.load_profile("default")
+
+
+@pytest.fixture
+def engine() -> Iterator[lksm.Engine]:
+    """An engine without initial rounds (`G` of spec section 13): no checksum gate ever applies."""
+    engine = lksm.Engine(initial_rounds=0)
+    yield engine
+    assert engine.check() == []
+    engine.close()
+
+
+@pytest.fixture
+def gated_engine() -> Iterator[lksm.Engine]:
+    """An engine with the kernel's defaults: in rounds 1 and 2 a page must hold still to be compared."""
+    engine = lksm.Engine()
+    yield engine
+    assert engine.check() == []
+    engine.close()

@@ -1,0 +1,502 @@
+"""The referee: what the engine must do, as a page of dictionaries. It is meant to be obvious, never fast.
+
+A *cell* is one physical page: its bytes. A *space* is a process: a list of *pages*, each looking at a cell.
+Every page that was visited has an *item*, which is volatile, unstable or stable. Merged contents are
+*nodes*: the bytes and the items that share them. Two dictionaries replace the trees: `nodes` from bytes to
+the nodes that have them, `unstable` from bytes to the candidate of this round.
+
+The numbers behind the comments are rows and sections of the specification: "row 4" is the decision table
+for one page (3.3), "L2" the rule for finding its item (3.2), "2.7" the merge window, "7.5" the states of a
+slot.
+
+Where the model is exact, and where it cannot be:
+
+- The unstable tree is compared with the bytes a candidate has *now*, so a page that is written after it was
+  filed may be missed or found (U-4). `is_filed` says whether a page is filed at present: once such a page
+  is written in the middle of a scan, the model is a guess until the scan state is thrown away (`run` = 2),
+  and only the invariants can be compared.
+- The bytes of a page are its checksum. A real checksum of 0 on a first visit would pass the gate at once;
+  that is one page in 2^31.
+- Which of several dups that have room is joined is the engine's choice; `choose` tells the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class State(Enum):
+    """Where an item is linked: nowhere, among this (or an earlier) round's candidates, to a node."""
+
+    VOLATILE = "volatile"
+    UNSTABLE = "unstable"
+    STABLE = "stable"
+
+
+class Pending(Enum):
+    """Why a slot is in the queue (7.5)."""
+
+    NONE = "none"
+    NORMAL = "normal"
+    FROZEN = "frozen"
+
+
+@dataclass(eq=False)
+class Cell:
+    """One physical page. Pages that look at the same cell are one page and never merge with each other."""
+
+    content: bytes
+
+
+@dataclass(eq=False)
+class Node:
+    """One frame: its bytes, which never change, and the items merged into it."""
+
+    content: bytes
+    items: list[Item] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Item:
+    """What is remembered about a page that was visited."""
+
+    page: Page
+    state: State = State.VOLATILE
+    node: Node | None = None
+    checksum: bytes | None = None  # of the last visit that the gate looked at
+    alias_of: Page | None = None  # the page visited first of all that look at its cell, if not this one
+
+
+@dataclass(eq=False)
+class Page:
+    """One page of a space. `cell` is None if nothing is there; `mapped` is False after unmap."""
+
+    space: Space
+    cell: Cell | None
+    mergeable: bool | None = None  # None: the next crawl marks it; False: opted out
+    mapped: bool = True
+    private: bool = False  # was merged, and has since been given its own bytes back
+    item: Item | None = None
+    inherited: bool = False  # by fork: the cell belongs to an ancestor, or to several descendants
+
+    @property
+    def present(self) -> bool:
+        return self.mapped and self.cell is not None
+
+    @property
+    def scannable(self) -> bool:
+        return self.present and self.mergeable is True
+
+    @property
+    def frame(self) -> Node | None:
+        """The node the page table shows: what the last visit knew, unless the page was made private since."""
+        return self.item.node if self.item is not None and not self.private else None
+
+
+@dataclass(eq=False)
+class Space:
+    """One process. With a number it has a slot. `window`: merges of its last three scans."""
+
+    pages: list[Page] = field(default_factory=list)
+    registered: int | None = None  # its number in the order of registration
+    frozen: bool = False
+    pending: Pending = Pending.NONE
+    scanned: bool = False
+    family: object = field(default_factory=object)  # the same for all that descend from one by fork
+    window: list[int] = field(default_factory=lambda: [0, 0, 0])
+    merged: int = 0  # pages that joined a sharer since its last completed scan
+
+    @property
+    def is_mergeable(self) -> bool:
+        return any(page.scannable for page in self.pages)
+
+
+def first_of(page: Page, targets: list[Node]) -> Node:
+    """The choice of a dup when nobody else makes it."""
+    return targets[0]
+
+
+class Model:
+    """Processes, their pages and everything a scan knows about them."""
+
+    def __init__(
+        self,
+        *,
+        initial_rounds: int = 3,
+        max_page_sharing: int = 256,
+        choose: Callable[[Page, list[Node]], Node] = first_of,
+    ) -> None:
+        self.initial_rounds = initial_rounds
+        self.max_page_sharing = max_page_sharing
+        self.choose = choose
+        self.spaces: list[Space] = []
+        self.nodes: dict[bytes, list[Node]] = {}
+        self.unstable: dict[bytes, Item] = {}
+        self.queue: list[Space] = []  # the slot under the cursor is the first
+        self.cursor: int | None = None  # the next page of that slot, None between slots
+        self.scanning = False
+        self.unmerging = False  # run = 2
+        self.nr_registered = 0
+        self.crawl_round = 0
+        self.scan_round = 0
+        self.full_scans = 0
+        self.merged = 0
+        self.broken = 0
+        self.pages_scanned = 0
+
+    # ---- what others look at
+
+    def all_pages(self) -> Iterator[Page]:
+        for space in self.spaces:
+            yield from space.pages
+
+    def all_items(self) -> list[Item]:
+        return [page.item for page in self.all_pages() if page.item is not None]
+
+    def all_nodes(self) -> list[Node]:
+        return [node for dups in self.nodes.values() for node in dups]
+
+    def counters(self) -> dict[str, int]:
+        """Every counter, counted from scratch."""
+        items, nodes = self.all_items(), self.all_nodes()
+        shared = len(nodes)
+        sharing = sum(len(node.items) - 1 for node in nodes)
+        unshared = sum(item.state is State.UNSTABLE for item in items)
+        chains = [dups for dups in self.nodes.values() if len(dups) > 1]
+        return {
+            "rmap_items": len(items),
+            "pages_shared": shared,
+            "pages_sharing": sharing,
+            "pages_unshared": unshared,
+            "pages_volatile": len(items) - shared - sharing - unshared,
+            "stable_node_chains": len(chains),
+            "stable_node_dups": sum(len(dups) for dups in chains),
+            "merged": self.merged,
+            "broken": self.broken,
+            "pages_scanned": self.pages_scanned,
+            "scanning_process": sum(space.registered is not None for space in self.spaces),
+            "nr_frozen": sum(space.pending is Pending.FROZEN for space in self.spaces),
+            "nr_scannable": sum(space.pending is Pending.NORMAL for space in self.spaces),
+            "full_scans": self.full_scans,
+            "scan_round": self.scan_round,
+        }
+
+    def first_visited(self, page: Page) -> Page | None:
+        """Another page that stands for the cell of this one, if there is any."""
+        for other in self.all_pages():
+            if other is not page and other.cell is page.cell and other.item and not other.item.alias_of:
+                return other
+        return None
+
+    def frame_shown(self, page: Page) -> Node | None:
+        """What the page table shows: the page's own node, or that of the page it is one with."""
+        first = page.item.alias_of if page.item else None
+        if first is None:
+            return page.frame
+        return first.frame if first.cell is page.cell else None
+
+    def lags(self, page: Page) -> bool:
+        """The page it was one with has gone; nothing is said of it until its next visit."""
+        first = page.item.alias_of if page.item else None
+        return first is not None and first is not self.first_visited(page)
+
+    def relatives(self, page: Page) -> list[Page]:
+        """Pages of other processes that still share this page because of a fork."""
+        return [
+            other
+            for other in self.all_pages()
+            if other.inherited
+            and other.present
+            and other.cell is page.cell
+            and other.space is not page.space
+            and other.space.family is page.space.family
+        ]
+
+    def is_filed(self, cell: Cell | None) -> bool:
+        """A page that looks at this cell is a candidate of the round that is under way."""
+        return self.scanning and any(item.page.cell is cell for item in self.unstable.values())
+
+    # ---- events
+
+    def attach(
+        self, cells: list[Cell | None], *, mergeable: bool | None = None, frozen: bool = False
+    ) -> Space:
+        space = Space(frozen=frozen)
+        space.pages = [Page(space, cell, mergeable) for cell in cells]
+        self.spaces.append(space)
+        if mergeable and space.is_mergeable:
+            self._register(space)
+            self._enqueue(space)
+        return space
+
+    def fork(self, parent: Space) -> Space:
+        """The child looks at the parent's cells, inherits what is mergeable, and waits for the next crawl."""
+        child = Space(family=parent.family)
+        if parent.registered is not None:
+            self._register(child)
+        for page in parent.pages:
+            child.pages.append(Page(child, page.cell, page.mergeable, page.mapped, inherited=True))
+        self.spaces.append(child)
+        return child
+
+    def write(self, cell: Cell, new: bytes) -> None:
+        """The owner writes its array and tells nobody: everyone who looks at the cell sees it."""
+        cell.content = new
+
+    def process_write(self, page: Page, new: bytes) -> None:
+        """A write through the process: a fork ends for this page, its entry is private at once."""
+        assert page.cell is not None
+        if page.inherited:
+            page.cell = Cell(page.cell.content)
+        else:
+            copy = Cell(page.cell.content)
+            for other in self.relatives(page):
+                other.cell = copy
+        page.cell.content = new
+        self._make_private(page)
+
+    def map(self, space: Space, cells: list[Cell | None]) -> None:
+        space.pages += [Page(space, cell) for cell in cells]
+
+    def unmap(self, space: Space, start: int, stop: int) -> None:
+        for page in space.pages[start:stop]:
+            page.mapped = False
+            self._make_private(page)
+
+    def advise(self, space: Space, mergeable: bool, start: int, stop: int) -> None:
+        for page in space.pages[start:stop]:
+            page.mergeable = mergeable
+            if not mergeable:
+                self._make_private(page)
+        if space.registered is None and space.is_mergeable:
+            self._register(space)
+            self._enqueue(space)
+
+    def freeze(self, space: Space) -> None:
+        space.frozen = True
+        if space.registered is not None and not self._is_under_cursor(space) and not self.unmerging:
+            if space.pending is Pending.NONE:
+                self.queue.append(space)
+            space.pending = Pending.FROZEN
+
+    def thaw(self, space: Space) -> None:
+        if not space.frozen:
+            return
+        space.frozen = False
+        if space.pending is Pending.FROZEN and not self._is_under_cursor(space):
+            if space.scanned:
+                self._leave_queue(space)
+            else:
+                space.pending = Pending.NORMAL
+
+    def exit(self, space: Space) -> None:
+        for page in space.pages:
+            self._free_item(page)
+        self._leave_queue(space)
+        self.spaces.remove(space)
+        if self.scanning and not self.queue:
+            self._wrap_up()
+
+    def unmerge(self) -> None:
+        """run = 2: every page private, every item gone, the scan cancelled (4.3)."""
+        for page in self.all_pages():
+            self._free_item(page)
+        for space in self.spaces:
+            space.pending = Pending.NONE
+        self.queue, self.cursor, self.scanning = [], None, False
+        self.scan_round = 0
+        self.unmerging = True
+
+    def resume(self) -> None:
+        """run = 0, 1 or 8 after run = 2."""
+        self.unmerging = False
+
+    # ---- crawl and scan
+
+    def crawl(self) -> int:
+        """Prepare a full scan (5.9): who waits already, then newcomers, then others as they registered."""
+        assert not self.scanning
+        if self.unmerging:
+            return 0
+        newcomers = []
+        for space in self.spaces:
+            for page in space.pages:
+                if page.mergeable is None:
+                    page.mergeable = True
+            if space.registered is None and space.is_mergeable:
+                self._register(space)
+                newcomers.append(space)
+        registered = [space for space in self.spaces if space.registered is not None]
+        for space in newcomers + sorted(registered, key=lambda space: space.registered or 0):
+            if space.pending is Pending.NONE:
+                space.scanned = False
+                self._enqueue(space)
+        self.crawl_round += 1
+        self.scanning = bool(self.queue)
+        return len(self.queue)
+
+    def scan(self, budget: int | None = None) -> int:
+        """Visit up to `budget` pages and go on to the next one; if there is none, the scan is over."""
+        visited = 0
+        while self.scanning:
+            page = self._find_page()
+            if page is None and not self.queue:
+                self._wrap_up()
+            elif page is None:  # late arrivals wait for the next batch (6.1 B)
+                if visited:
+                    break
+            elif visited == budget:
+                break
+            else:
+                self._advance()
+                self._visit(page)
+                visited += 1
+        self.pages_scanned += visited
+        return visited
+
+    def finish(self) -> None:
+        while self.scanning:
+            self.scan()
+
+    def full(self) -> None:
+        self.finish()
+        self.crawl()
+        self.finish()
+
+    def _find_page(self) -> Page | None:
+        """Go to the next page to look at (3.1): free what is passed by, complete slots that end."""
+        if self.cursor is None and self.queue:
+            if self.scan_round < self.crawl_round:
+                self.scan_round = self.crawl_round
+                self.unstable = {}
+            self._begin_slot()
+        while self.cursor is not None:
+            space = self.queue[0]
+            for page in space.pages[self.cursor :]:
+                if page.scannable:
+                    return page
+                self._free_item(page)
+                self._advance()
+            self._complete_slot(space)
+        return None
+
+    def _wrap_up(self) -> None:
+        self.scanning = False
+        self.full_scans += 1
+
+    def _begin_slot(self) -> None:
+        """The cursor goes to the first page of the first slot in the queue, or away if there is none."""
+        self.cursor = 0 if self.queue else None
+
+    def _advance(self) -> None:
+        assert self.cursor is not None
+        self.cursor += 1
+
+    def _complete_slot(self, space: Space) -> None:
+        was_frozen = space.pending is Pending.FROZEN
+        if space.is_mergeable:
+            space.scanned = True
+            space.window = [*space.window[1:], space.merged]  # 2.7
+        else:
+            space.registered, space.window = None, [0, 0, 0]  # F9: the slot goes
+        space.merged = 0
+        if space.is_mergeable and space.frozen and not was_frozen:
+            self._leave_queue(space, again=True)
+        else:
+            self._leave_queue(space)
+
+    # ---- one page
+
+    def _visit(self, page: Page) -> None:
+        """The decision table of 3.3."""
+        assert page.cell is not None
+        bytes_now = page.cell.content
+        is_frozen = page.space.pending is Pending.FROZEN
+        if page.item is None:
+            page.item = Item(page)
+            bypass = is_frozen  # L3
+        else:
+            bypass = is_frozen and page.item.state is State.UNSTABLE  # L2
+        item = page.item
+        if item.node is not None and not page.private and item.node.content == bytes_now:
+            return  # row 2
+        self._detach(item)  # row 4
+        item.alias_of = self.first_visited(page)
+        if item.alias_of is not None:
+            return  # same pointer, same page
+        targets = [node for node in self.nodes.get(bytes_now, []) if len(node.items) < self.max_page_sharing]
+        if targets:  # row 6
+            self._attach(item, targets[0] if len(targets) == 1 else self.choose(page, targets))
+            return
+        if self.scan_round < self.initial_rounds and not bypass and item.checksum != bytes_now:  # row 7
+            item.checksum = bytes_now
+            return
+        twin = self.unstable.get(bytes_now)
+        if twin is None:  # row 10
+            item.state = State.UNSTABLE
+            self.unstable[bytes_now] = item
+            return
+        if not twin.page.scannable:  # row 9: unmapped or opted out since
+            return
+        self._detach(twin)  # rows 11 and 15
+        node = Node(bytes_now)
+        self.nodes.setdefault(bytes_now, []).append(node)
+        self._attach(twin, node)
+        self._attach(item, node)
+
+    def _attach(self, item: Item, node: Node) -> None:
+        """3.8"""
+        if node.items:
+            self.merged += 1
+            item.page.space.merged += 1
+        node.items.append(item)
+        item.state, item.node, item.page.private = State.STABLE, node, False
+
+    def _detach(self, item: Item) -> None:
+        """3.7"""
+        if item.node is not None:
+            item.node.items.remove(item)
+            if item.node.items:
+                self.broken += 1
+            else:
+                dups = self.nodes[item.node.content]
+                dups.remove(item.node)
+                if not dups:
+                    del self.nodes[item.node.content]
+        self.unstable = {key: other for key, other in self.unstable.items() if other is not item}
+        item.state, item.node = State.VOLATILE, None
+
+    # ---- small change
+
+    def _free_item(self, page: Page) -> None:
+        if page.item is not None:
+            self._detach(page.item)
+            page.item = None
+        page.private = False
+
+    def _make_private(self, page: Page) -> None:
+        page.private = page.item is not None and page.item.node is not None
+
+    def _register(self, space: Space) -> None:
+        self.nr_registered += 1
+        space.registered = self.nr_registered
+
+    def _enqueue(self, space: Space) -> None:
+        if not self.unmerging:
+            space.pending = Pending.FROZEN if space.frozen else Pending.NORMAL
+            self.queue.append(space)
+
+    def _leave_queue(self, space: Space, *, again: bool = False) -> None:
+        was_under_cursor = self._is_under_cursor(space)
+        if space in self.queue:
+            self.queue.remove(space)
+        space.pending = Pending.NONE
+        if was_under_cursor:
+            self._begin_slot()
+        if again:
+            self._enqueue(space)
+
+    def _is_under_cursor(self, space: Space) -> bool:
+        return self.cursor is not None and bool(self.queue) and self.queue[0] is space

@@ -1,0 +1,279 @@
+"""Knobs and the kernel's text files: `engine.knobs`, constructor keywords and `engine.sysfs`."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+import lksm
+from helpers import expect, finish, pages, repeated
+
+DEFAULTS = {"run": 0, "pages_to_scan": 100, "max_page_sharing": 256}
+COUNTER_FILES = [
+    "full_scans",
+    "scanning_process",
+    "pages_shared",
+    "pages_sharing",
+    "pages_unshared",
+    "pages_volatile",
+    "stable_node_chains",
+    "stable_node_dups",
+]
+FOREVER = 2**31 - 1
+NOT_YET = ["use_zero_pages", "merge_across_nodes", "stable_node_chains_prune_millisecs"]
+
+
+def refused(engine: lksm.Engine, name: str, text: str) -> int | None:
+    """The errno a store is refused with; the message names the knob and what was stored."""
+    before = engine.sysfs.read(name)
+    with pytest.raises(lksm.KnobError) as error:
+        engine.sysfs.write(name, text)
+    assert name in str(error.value) and "\n" not in str(error.value)
+    assert engine.sysfs.read(name) == before
+    assert isinstance(error.value, OSError)
+    return error.value.errno
+
+
+# ---- defaults, keywords, attributes
+
+
+@pytest.mark.parametrize(("name", "value"), DEFAULTS.items())
+def test_defaults_are_the_kernels(engine: lksm.Engine, name: str, value: int) -> None:
+    """An engine without keywords has the kernel's values, as attribute and as text."""
+    assert getattr(engine.knobs, name) == value
+    assert engine.sysfs.read(name) == f"{value}\n"
+
+
+@pytest.mark.parametrize(("name", "value"), [("pages_to_scan", 7), ("max_page_sharing", 2), ("run", 8)])
+def test_knobs_are_keywords(name: str, value: int) -> None:
+    """A knob may be given to the constructor."""
+    engine = lksm.Engine(**{name: value})  # type: ignore[arg-type]
+    assert getattr(engine.knobs, name) == value
+    assert engine.sysfs.read(name) == f"{value}\n"
+
+
+@pytest.mark.parametrize(("name", "value"), [("pages_to_scan", 0), ("pages_to_scan", 2**32 - 1), ("run", 1)])
+def test_attributes_and_files_are_one(engine: lksm.Engine, name: str, value: int) -> None:
+    """What is set as an attribute is read from the file, and the other way round."""
+    setattr(engine.knobs, name, value)
+    assert engine.sysfs.read(name) == f"{value}\n"
+    engine.sysfs.write(name, f"{DEFAULTS[name]}\n")
+    assert getattr(engine.knobs, name) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("pages_to_scan", -1), ("pages_to_scan", 2**32), ("max_page_sharing", 1), ("max_page_sharing", 0)]
+    + [("run", value) for value in (3, 4, 5, 6, 7, 9, -1)],
+)
+def test_values_out_of_range(engine: lksm.Engine, name: str, value: int) -> None:
+    """A value outside the range is refused by attribute and keyword, and the old one stays."""
+    with pytest.raises(lksm.KnobError, match=name) as error:
+        setattr(engine.knobs, name, value)
+    assert str(value) in str(error.value)
+    assert error.value.errno == errno.EINVAL
+    assert getattr(engine.knobs, name) == DEFAULTS[name]
+    with pytest.raises(lksm.KnobError, match=name):
+        lksm.Engine(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["1", 1.5, None])
+def test_values_of_another_type(engine: lksm.Engine, value: Any) -> None:
+    """A knob that is a number takes numbers only."""
+    with pytest.raises((lksm.KnobError, TypeError)):
+        engine.knobs.pages_to_scan = value
+    assert engine.knobs.pages_to_scan == 100
+
+
+def test_a_misspelt_attribute_is_an_error(engine: lksm.Engine) -> None:
+    """Setting a knob that does not exist does not pass silently."""
+    with pytest.raises((AttributeError, lksm.KnobError)):
+        engine.knobs.pages_to_scann = 5  # type: ignore[attr-defined]
+    with pytest.raises((TypeError, lksm.KnobError)):
+        lksm.Engine(pages_to_scann=5)  # type: ignore[call-arg]
+
+
+# ---- text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"), [("5", "5"), ("5\n", "5"), ("+5", "5"), ("+5\n", "5"), ("007", "7")]
+)
+def test_good_text(engine: lksm.Engine, text: str, shown: str) -> None:
+    """Digits, with a plus before and a newline behind if one likes; the whole text is consumed."""
+    assert engine.sysfs.write("pages_to_scan", text) == len(text)
+    assert engine.sysfs.read("pages_to_scan") == f"{shown}\n"
+
+
+BAD_TEXT = [
+    "",
+    "\n",
+    " 5",
+    "5 ",
+    "5\n\n",
+    "0x5",
+    "5a",
+    "a",
+    "-1",
+    "--1",
+    "++1",
+    "+",
+    "-",
+    "1.0",
+    "1e3",
+    "1_0",
+    "5\0",
+    "\N{ARABIC-INDIC DIGIT FIVE}",
+]
+
+
+@pytest.mark.parametrize("text", BAD_TEXT)
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_bad_text(engine: lksm.Engine, name: str, text: str) -> None:
+    """Anything else is EINVAL, and the old value stays."""
+    assert refused(engine, name, text) == errno.EINVAL
+
+
+@pytest.mark.parametrize("text", ["4294967296", "99999999999999999999999999", "9" * 5000])
+@pytest.mark.parametrize("name", ["run", "pages_to_scan"])
+def test_numbers_over_32_bits(engine: lksm.Engine, name: str, text: str) -> None:
+    """An unsigned knob refuses more than 32 bits with EINVAL."""
+    assert refused(engine, name, text) == errno.EINVAL
+
+
+@pytest.mark.parametrize("text", ["2147483648", "99999999999999999999999999", "9" * 5000])
+def test_numbers_over_31_bits(engine: lksm.Engine, text: str) -> None:
+    """`max_page_sharing` is a signed number in the kernel: overflow is ERANGE."""
+    assert refused(engine, "max_page_sharing", text) == errno.ERANGE
+
+
+def test_the_greatest_numbers(engine: lksm.Engine) -> None:
+    """The ends of the ranges are accepted."""
+    assert engine.sysfs.write("pages_to_scan", "4294967295") == 10
+    assert engine.sysfs.write("max_page_sharing", str(FOREVER)) == 10
+    assert engine.sysfs.write("max_page_sharing", "2") == 1
+
+
+@pytest.mark.parametrize("name", COUNTER_FILES)
+def test_counters_are_files(engine: lksm.Engine, name: str) -> None:
+    """Every counter of the kernel is a file with its number and a newline, which cannot be written."""
+    engine.attach(pages("P P 0 0 x"), mergeable=True)
+    engine.full()
+    assert engine.sysfs.read(name) == f"{getattr(engine.counters(), name)}\n"
+    with pytest.raises(lksm.KnobError, match=name) as error:
+        engine.sysfs.write(name, "0")
+    assert error.value.errno == errno.EACCES
+
+
+@pytest.mark.parametrize("name", ["nonesuch", "", "RUN", "run ", "../ksm/run", "__class__", *NOT_YET])
+def test_names_that_do_not_exist(engine: lksm.Engine, name: str) -> None:
+    """A name that is no file of ours, or not yet, is ENOENT for reading and writing."""
+    for use in (lambda: engine.sysfs.read(name), lambda: engine.sysfs.write(name, "1")):
+        with pytest.raises(lksm.KnobError) as error:
+            use()
+        assert error.value.errno == errno.ENOENT
+
+
+# ---- run
+
+
+@pytest.mark.parametrize("value", [0, 1, 2, 8])
+def test_run_reads_what_was_stored(engine: lksm.Engine, value: int) -> None:
+    """`run` shows 0, 1, 2 and 8 as they were stored."""
+    engine.sysfs.write("run", f"{value}\n")
+    assert engine.sysfs.read("run") == f"{value}\n"
+    assert engine.knobs.run == value
+
+
+@pytest.mark.parametrize("value", ["3", "4", "5", "6", "7", "9", "10", "4294967295"])
+def test_run_takes_no_other_number(engine: lksm.Engine, value: str) -> None:
+    """The sums of bits that the original accepted are refused."""
+    assert refused(engine, "run", value) == errno.EINVAL
+
+
+@pytest.mark.parametrize("value", [0, 1, 8])
+def test_synchronous_scans_do_not_ask_run(engine: lksm.Engine, value: int) -> None:
+    """`full` scans whether `run` is 0, 1 or 8."""
+    engine.knobs.run = value
+    engine.attach(pages("P P"))
+    engine.full()
+    expect(engine, shared=1, sharing=1)
+
+
+def test_run_2_queues_nothing(engine: lksm.Engine) -> None:
+    """While `run` is 2 a full scan visits nothing and counts as none."""
+    engine.attach(pages("P P"))
+    engine.knobs.run = 2
+    report = engine.full()
+    assert (report.pages_scanned, report.nr_slots, report.merged) == (0, 0, 0)
+    assert engine.crawl("full") == 0
+    assert engine.scan() == 0
+    expect(engine, rmap_items=0, full_scans=0)
+
+
+def test_run_2_twice(engine: lksm.Engine) -> None:
+    """Storing 2 again changes nothing."""
+    engine.attach(pages("P P"), mergeable=True)
+    engine.full()
+    for _ in range(2):
+        engine.knobs.run = 2
+        expect(engine, shared=0, sharing=0, rmap_items=0, full_scans=1, broken=1)
+
+
+def test_unmerge_does_not_bring_the_gate_back(gated_engine: lksm.Engine) -> None:
+    """Rounds are counted on after unmerging: initial rounds happen once in an engine's life."""
+    gated_engine.attach(pages("P P x"))
+    for _ in range(3):
+        gated_engine.full()
+    gated_engine.knobs.run = 2
+    gated_engine.knobs.run = 0
+    report = gated_engine.full()
+    assert report.round == 4
+    expect(gated_engine, shared=1, sharing=1, unshared=1, volatile=0)
+
+
+# ---- pages_to_scan, max_page_sharing
+
+
+def test_batches_are_pages_to_scan_long(engine: lksm.Engine) -> None:
+    """A batch without a number takes the knob's (row 81: 7, 7, 6)."""
+    engine.knobs.pages_to_scan = 7
+    engine.attach(repeated("P", 20), mergeable=True)
+    engine.crawl("full")
+    assert [engine.scan() for _ in range(4)] == [7, 7, 6, 0]
+    expect(engine, shared=1, sharing=19)
+
+
+def test_no_pages_to_scan(engine: lksm.Engine) -> None:
+    """With `pages_to_scan` 0 a batch makes no progress, and a batch with a number does."""
+    engine.knobs.pages_to_scan = 0
+    engine.attach(pages("P P"), mergeable=True)
+    engine.crawl("full")
+    assert engine.scan() == 0
+    expect(engine, rmap_items=0)
+    assert finish(engine) == 2
+    expect(engine, shared=1, sharing=1, full_scans=1)
+
+
+def test_full_does_not_ask_pages_to_scan(engine: lksm.Engine) -> None:
+    """`full` runs to completion whatever the batch is."""
+    engine.attach(pages("P P x"))
+    for batch in (1, 2, 3, 1000):
+        engine.knobs.pages_to_scan = batch
+        assert engine.full().pages_scanned == 3
+
+
+def test_the_limit_may_change_while_nothing_is_shared(engine: lksm.Engine) -> None:
+    """Unshared pages do not hold the limit."""
+    engine.attach(repeated("P", 9), mergeable=True)
+    engine.attach(pages("a b c"), mergeable=True)
+    engine.knobs.max_page_sharing = 3
+    engine.full()
+    expect(engine, shared=3, sharing=6)
+    with pytest.raises(lksm.KnobError) as error:
+        engine.knobs.max_page_sharing = 4
+    assert error.value.errno == errno.EBUSY
+    engine.knobs.max_page_sharing = 3
+    assert engine.knobs.max_page_sharing == 3

@@ -1,0 +1,420 @@
+"""Truth: the engine and the referee of `model.py` live through the same events and must agree after each.
+
+After every step `check()` is clean, every page reads back what was last written to it, and counters, merge
+windows and page tables are those of the model. Only a page that changes in the middle of a scan, after it
+was filed as a candidate, makes the outcome open (`Model.is_filed`): from then on only what is certain is
+compared, until `run` = 2 throws the scan state away.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import given, note
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+import lksm
+from helpers import Pages, content, pages, partition
+from model import Cell, Model, Node, Page, Space
+
+WORDS = ["0", "a", "b", "c", "a^", "a>", "a<", "0>", "b>"]
+MAX_PROCESSES = 7
+CERTAIN = ["rmap_items", "pages_scanned", "scanning_process", "nr_frozen", "nr_scannable", "full_scans"]
+
+words = st.sampled_from(WORDS)
+pictures = st.lists(words, min_size=1, max_size=6)
+fractions = st.floats(0, 1, exclude_max=True)
+
+
+@dataclass(eq=False)
+class Array:
+    """An owner's array and the model's cells for its rows."""
+
+    pages: Pages
+    cells: list[Cell]
+    immutable: bool
+
+    @classmethod
+    def of(cls, picture: list[str], page_size: int, immutable: bool) -> Array:
+        array = pages(" ".join(picture), page_size)
+        return cls(array, [Cell(row.tobytes()) for row in array], immutable)
+
+
+@dataclass(eq=False)
+class Both:
+    """One process as the engine and as the model know it."""
+
+    process: lksm.Process
+    space: Space
+    immutable: bool
+    end: int  # the first address after its regions
+
+
+class EngineAndModel(RuleBasedStateMachine):
+    """Every event of the public surface, in any order."""
+
+    @initialize(
+        page_size=st.sampled_from([64, 256, 4096]),
+        initial_rounds=st.sampled_from([0, 3, 6]),
+        max_page_sharing=st.sampled_from([2, 3, 256]),
+        disturb=st.sampled_from([False, False, True]),
+        seed=st.integers(0, 3),
+    )
+    def start(
+        self, page_size: int, initial_rounds: int, max_page_sharing: int, disturb: bool, seed: int
+    ) -> None:
+        self.page_size = page_size
+        self.disturb = disturb
+        self.certain = self.windows_certain = True
+        self.engine = lksm.Engine(
+            page_size=page_size, initial_rounds=initial_rounds, max_page_sharing=max_page_sharing, seed=seed
+        )
+        self.model = Model(
+            initial_rounds=initial_rounds, max_page_sharing=max_page_sharing, choose=self.choose_as_the_engine
+        )
+        self.all: list[Both] = []
+        self.arrays: list[Array] = []
+        self.tables: list[list[int]] = []
+
+    def teardown(self) -> None:
+        if hasattr(self, "engine"):
+            self.engine.close()
+
+    # ---- helpers
+
+    def choose_as_the_engine(self, page: Page, targets: list[Node]) -> Node:
+        """The dup the engine joined, judged by the page tables after the step, if the model allows it."""
+        tables = self.tables_now()
+        frames = {
+            id(p): frame
+            for both, table in zip(self.all, tables, strict=True)
+            for p, frame in zip(both.space.pages, table, strict=True)
+        }
+        for node in targets:
+            if any(frames[id(item.page)] == frames[id(page)] for item in node.items):
+                return node
+        return targets[0]
+
+    def tables_now(self) -> list[list[int]]:
+        return [self.engine.page_table(both.process).tolist() for both in self.all]
+
+    def pick(self, fraction: float) -> Both:
+        return self.all[int(fraction * len(self.all))]
+
+    def pick_page(self, both: Both, fraction: float) -> int:
+        return int(fraction * len(both.space.pages))
+
+    def pick_range(self, both: Both, one: float, two: float) -> tuple[int, int]:
+        start, last = sorted([self.pick_page(both, one), self.pick_page(both, two)])
+        return start, last + 1
+
+    def may_change(self, cells: list[Cell | None]) -> bool:
+        """Whether a filed page may change under the scan; if it does, the outcome is open from here on."""
+        if any(self.model.is_filed(cell) for cell in cells):
+            if not self.disturb:
+                return False
+            self.certain = self.windows_certain = False
+        return True
+
+    def add(self, process: lksm.Process, space: Space, immutable: bool) -> None:
+        regions = process.regions
+        last = max(regions, key=lambda region: region.address)
+        nr_pages = len(last.rows) if last.rows is not None else last.array.nbytes // self.page_size
+        self.all.append(Both(process, space, immutable, last.address + nr_pages * self.page_size))
+
+    def has_room(self) -> bool:
+        return len(self.all) < MAX_PROCESSES
+
+    def has_processes(self) -> bool:
+        return bool(self.all)
+
+    # ---- processes
+
+    @precondition(has_room)
+    @rule(
+        picture=pictures,
+        form=st.sampled_from(["array", "array", "list", "rows", "gap"]),
+        mergeable=st.sampled_from([None, None, True, False]),
+        frozen=st.booleans(),
+        immutable=st.booleans(),
+        rows=st.lists(st.integers(-1, 5), min_size=1, max_size=6),
+    )
+    def attach(
+        self,
+        picture: list[str],
+        form: str,
+        mergeable: bool | None,
+        frozen: bool,
+        immutable: bool,
+        rows: list[int],
+    ) -> None:
+        array = Array.of(picture, self.page_size, immutable)
+        self.arrays.append(array)
+        cells: list[Cell | None] = list(array.cells)
+        memory: object = array.pages
+        if form in ("list", "gap"):
+            second = Array.of(picture[::-1], self.page_size, immutable)
+            self.arrays.append(second)
+            cells += second.cells
+            memory = [array.pages, second.pages]
+            if form == "gap":
+                far = (len(picture) + 3) * self.page_size
+                memory = [lksm.Region(far, second.pages), lksm.Region(0, array.pages)]
+        elif form == "rows":
+            kept = [row if row < len(picture) else -1 for row in rows]
+            cells = [array.cells[row] if row >= 0 else None for row in kept]
+            memory = [lksm.Region(0, array.pages, rows=np.array(kept))]
+        process = self.engine.attach(memory, mergeable=mergeable, frozen=frozen, immutable=immutable)
+        self.add(process, self.model.attach(cells, mergeable=mergeable, frozen=frozen), immutable)
+
+    @precondition(lambda self: self.has_room() and self.arrays)
+    @rule(which=fractions, first=fractions, mergeable=st.sampled_from([None, True]))
+    def attach_again(self, which: float, first: float, mergeable: bool | None) -> None:
+        """The same array, or the end of it, once more: its pages are one with the ones there already."""
+        array = self.arrays[int(which * len(self.arrays))]
+        skip = int(first * len(array.cells))
+        process = self.engine.attach(array.pages[skip:], mergeable=mergeable, immutable=array.immutable)
+        self.add(process, self.model.attach(list(array.cells[skip:]), mergeable=mergeable), array.immutable)
+
+    @precondition(lambda self: self.has_room() and self.has_processes())
+    @rule(which=fractions)
+    def fork(self, which: float) -> None:
+        parent = self.pick(which)
+        child = parent.process.fork()
+        child.thaw()
+        self.all.append(Both(child, self.model.fork(parent.space), parent.immutable, parent.end))
+
+    @precondition(has_processes)
+    @rule(which=fractions)
+    def exit(self, which: float) -> None:
+        both = self.pick(which)
+        both.process.exit()
+        self.model.exit(both.space)
+        self.all.remove(both)
+
+    @precondition(has_processes)
+    @rule(which=fractions)
+    def freeze(self, which: float) -> None:
+        both = self.pick(which)
+        both.process.freeze()
+        self.model.freeze(both.space)
+
+    @precondition(has_processes)
+    @rule(which=fractions)
+    def thaw(self, which: float) -> None:
+        both = self.pick(which)
+        both.process.thaw()
+        self.model.thaw(both.space)
+
+    # ---- memory
+
+    @precondition(lambda self: self.arrays)
+    @rule(which=fractions, row=fractions, word=words)
+    def write_array(self, which: float, row: float, word: str) -> None:
+        array = self.arrays[int(which * len(self.arrays))]
+        number = int(row * len(array.cells))
+        if array.immutable or not self.may_change([array.cells[number]]):
+            return
+        array.pages[number] = np.frombuffer(content(word, self.page_size), np.uint8)
+        self.model.write(array.cells[number], content(word, self.page_size))
+
+    @precondition(has_processes)
+    @rule(which=fractions, where=fractions, word=words, whole=st.booleans())
+    def write_process(self, which: float, where: float, word: str, whole: bool) -> None:
+        both = self.pick(which)
+        number = self.pick_page(both, where)
+        page = both.space.pages[number]
+        if both.immutable or not page.present or not self.may_change([page.cell]):
+            return
+        new = content(word, self.page_size)
+        if whole:
+            both.process.write(number, new)
+        else:
+            new = page.cell.content[:-8] + new[-8:]
+            both.process.write(number, new[-8:], offset=self.page_size - 8)
+        self.model.process_write(page, new)
+
+    @precondition(has_processes)
+    @rule(which=fractions, one=fractions, two=fractions)
+    def unmap(self, which: float, one: float, two: float) -> None:
+        both = self.pick(which)
+        start, stop = self.pick_range(both, one, two)
+        both.process.unmap(start, stop)
+        self.model.unmap(both.space, start, stop)
+
+    @precondition(has_processes)
+    @rule(which=fractions, picture=pictures, gap=st.integers(0, 2))
+    def map(self, which: float, picture: list[str], gap: int) -> None:
+        both = self.pick(which)
+        if len(both.space.pages) > 12:
+            return
+        array = Array.of(picture, self.page_size, both.immutable)
+        self.arrays.append(array)
+        both.end += gap * self.page_size
+        both.process.map(lksm.Region(both.end, array.pages))
+        both.end += len(picture) * self.page_size
+        self.model.map(both.space, list(array.cells))
+
+    @precondition(has_processes)
+    @rule(which=fractions, one=fractions, two=fractions, mergeable=st.booleans())
+    def advise(self, which: float, one: float, two: float, mergeable: bool) -> None:
+        both = self.pick(which)
+        start, stop = self.pick_range(both, one, two)
+        both.process.advise("mergeable" if mergeable else "unmergeable", start, stop)
+        self.model.advise(both.space, mergeable, start, stop)
+
+    # ---- scans
+
+    @precondition(lambda self: not self.model.scanning)
+    @rule()
+    def crawl(self) -> None:
+        assert self.engine.crawl("full") == self.model.crawl()
+
+    @precondition(lambda self: self.model.scanning)
+    @rule(budget=st.integers(1, 9))
+    def scan(self, budget: int) -> None:
+        visited = self.engine.scan(budget)
+        expected = self.model.scan(budget)
+        assert visited == expected
+
+    @rule(times=st.integers(1, 3))
+    def full(self, times: int) -> None:
+        for _ in range(times):
+            self.engine.full()
+            self.model.full()
+
+    @rule(value=st.sampled_from(["0", "1", "8", None]))
+    def unmerge(self, value: str | None) -> None:
+        self.engine.sysfs.write("run", "2")
+        self.model.unmerge()
+        if not self.certain:
+            counters = self.engine.counters()
+            self.model.merged, self.model.broken = counters.merged, counters.broken
+            self.certain = True
+        if value is not None:
+            self.engine.sysfs.write("run", value)
+            self.model.resume()
+
+    @precondition(lambda self: self.model.unmerging)
+    @rule(value=st.sampled_from(["0", "1", "8"]))
+    def resume(self, value: str) -> None:
+        self.engine.sysfs.write("run", value)
+        self.model.resume()
+
+    @precondition(lambda self: not self.model.unmerging)
+    @rule()
+    def settle(self) -> None:
+        """Whatever happened before: after quiet full scans all equal pages are merged, and no others."""
+        for _ in range(6):
+            self.engine.full()
+            self.model.full()
+        cells_of: defaultdict[bytes, set[int]] = defaultdict(set)
+        frames_of: defaultdict[bytes, set[int]] = defaultdict(set)
+        contents_of: defaultdict[int, set[bytes]] = defaultdict(set)
+        for both, table in zip(self.all, self.tables_now(), strict=True):
+            for page, frame in zip(both.space.pages, table, strict=True):
+                if page.scannable and page.cell is not None:
+                    cells_of[page.cell.content].add(id(page.cell))
+                    frames_of[page.cell.content].add(frame)
+                    contents_of[frame].add(page.cell.content)
+        assert all(len(contents) == 1 for frame, contents in contents_of.items() if frame >= 0)
+        for bytes_now, cells in cells_of.items():
+            if 2 <= len(cells) <= self.model.max_page_sharing and self.model.max_page_sharing == 256:
+                assert len(frames_of[bytes_now]) == 1 and min(frames_of[bytes_now]) >= 0
+
+    # ---- what must hold after every step
+
+    @invariant()
+    def sound(self) -> None:
+        if hasattr(self, "engine"):
+            assert self.engine.check() == []
+
+    @invariant()
+    def content_intact(self) -> None:
+        """Every page of every process reads back what was last written to it."""
+        for both in getattr(self, "all", []):
+            for number, page in enumerate(both.space.pages):
+                if page.present and page.cell is not None:
+                    assert both.process.read(number).tobytes() == page.cell.content
+
+    @invariant()
+    def counters_equal(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        expected = self.model.counters()
+        counters = self.engine.counters()
+        actual = {name: getattr(counters, name) for name in expected}
+        assert actual["merged"] - actual["broken"] == actual["pages_sharing"]
+        if not self.certain:
+            expected = {name: expected[name] for name in CERTAIN}
+            actual = {name: actual[name] for name in CERTAIN}
+        assert actual == expected
+
+    @invariant()
+    def merge_windows_equal(self) -> None:
+        for both in getattr(self, "all", []):
+            if self.windows_certain:
+                assert both.process.stats().nr_merged == sum(both.space.window)
+
+    @invariant()
+    def page_tables_equal(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        lagging = [[self.model.lags(page) for page in space.pages] for space in self.model.spaces]
+        actual = partition(without(lagging, self.tables_now()))
+        expected = partition(without(lagging, model_tables(self.model)))
+        note(f"engine {actual}, model {expected}")
+        if self.certain:
+            assert actual == expected
+        else:
+            assert [[frame == -3 for frame in table] for table in actual] == [
+                [frame == -3 for frame in table] for table in expected
+            ]
+
+
+def without(lagging: list[list[bool]], tables: list[list[int]]) -> list[list[int]]:
+    """Page tables with the entries blotted out that nothing is said of."""
+    return [
+        [-9 if lags else frame for lags, frame in zip(*both, strict=True)]
+        for both in zip(lagging, tables, strict=True)
+    ]
+
+
+def model_tables(model: Model) -> list[list[int]]:
+    """The model's page tables: a number for each node, -1 private, -3 absent."""
+    names: dict[int, int] = {}
+
+    def entry(page: Page) -> int:
+        if not page.present:
+            return -3
+        node = model.frame_shown(page)
+        return -1 if node is None else names.setdefault(id(node), len(names))
+
+    return [[entry(page) for page in space.pages] for space in model.spaces]
+
+
+TestEngineAndModel = EngineAndModel.TestCase
+
+
+@given(nr_pages=st.integers(2, 60), limit=st.integers(2, 9))
+def test_the_referee_knows_the_closed_form(nr_pages: int, limit: int) -> None:
+    """Equal pages scanned once give table 3.9.4, whatever the limit: the referee is refereed too."""
+    model = Model(initial_rounds=0, max_page_sharing=limit)
+    model.attach([Cell(b"P") for _ in range(nr_pages)], mergeable=True)
+    model.full()
+    full, rest = divmod(nr_pages, limit)
+    frames = full + (rest >= 2)
+    counters = model.counters()
+    assert counters["pages_shared"] == frames
+    assert counters["pages_unshared"] == (rest == 1)
+    assert counters["pages_sharing"] == nr_pages - frames - (rest == 1)
+    assert counters["stable_node_dups"] == (frames if frames > 1 else 0)

@@ -21,7 +21,7 @@ struct checker {
 	uint64_t nr_faults;
 	uint64_t nr_listed;	/* sharers met in lists of nodes */
 	uint64_t nr_stable;	/* STABLE items met in blocks */
-	uint64_t nr_frames;	/* frames that are ours */
+	uint64_t nr_frames;	/* frames that are our copies: one a content at most */
 	double nr_copies;	/* page copies: each of its users adds its share */
 };
 
@@ -121,7 +121,6 @@ static void check_frame(struct checker *checker, struct index *index, uint32_t r
 	index_look(index, node->bytes, &look);
 	expect(checker, !node->is_head || node->key == look.key,
 	       "I3 node %u: filed under another key than its frame's", ref);
-	checker->nr_frames += node->is_owned;
 	for (uint32_t item = node->sharers; item && nr_left-- && !node->is_owned && !has_lender;
 	     item = item_at(&engine->items, item)->sharer.next)
 		has_lender = item_region(&engine->items, item)->is_immutable &&
@@ -164,6 +163,7 @@ static void check_sharers(struct checker *checker, uint32_t ref)
 static uint64_t check_ring(struct checker *checker, struct index *index, uint32_t head)
 {
 	struct engine *engine = checker->engine;
+	const uint8_t *copy = NULL;
 	uint64_t length = 0;
 	bool had_full = false;
 	uint32_t ref = head;
@@ -175,13 +175,17 @@ static uint64_t check_ring(struct checker *checker, struct index *index, uint32_
 		expect(checker, is_full || !had_full, "I6 node %u: has room but stands behind a full one", ref);
 		expect(checker, !page_compare(&engine->rules, node->bytes, node_at(engine, head)->bytes),
 		       "I6 node %u: differs from the head of its ring", ref);
+		expect(checker, !node->is_owned || !copy || node->bytes == copy,
+		       "I6 node %u: a second copy of one content", ref);
 		had_full = is_full;
+		copy = node->is_owned ? node->bytes : copy;
 		check_frame(checker, index, ref);
 		check_sharers(checker, ref);
 		length++;
 		ref = node->next_dup;
 	} while (ref != head && length <= index->pages_shared);
 	expect(checker, ref == head, "I6 node %u: its ring does not close", head);
+	checker->nr_frames += copy != NULL;
 	return length;
 }
 

@@ -152,7 +152,7 @@ int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing);
 
 /* A process without pages, at the end of the order of creation. */
 int lksm_process_create(struct engine *engine, uint32_t domain, struct mm_slot **process_ret);
-/* Adds a region; it must not overlap the others. Pages become mergeable by advice or join. */
+/* Adds a region; it may lie over absent pages of others, but no present ones. Pages become mergeable by advice or join. */
 int lksm_process_map(struct mm_slot *process, const struct lksm_region *region);
 /* A process that shares the pages of its parent, with its advice; registered iff the parent is. */
 int lksm_process_fork(struct mm_slot *process, struct mm_slot **process_ret);

@@ -167,7 +167,7 @@ static struct region *region_create(struct mm_slot *slot, const struct lksm_regi
 	return region;
 }
 
-/* Puts @region, which fits between the others, in its place; later pages get higher numbers. */
+/* Puts @region in its place by address, behind others at the same one; later pages get higher numbers. */
 static bool insert_region(struct mm_slot *slot, struct region *region)
 {
 	size_t size = slot->nr_regions * sizeof(*slot->regions);
@@ -181,6 +181,8 @@ static bool insert_region(struct mm_slot *slot, struct region *region)
 		regions[position] = regions[position - 1];
 	regions[position] = region;
 	slot->nr_pages += region->nr_pages;
+	uint64_t end = (region->address >> region->page_shift) + region->nr_pages;
+	slot->end = end > slot->end ? end : slot->end;
 	for (; position < slot->nr_regions; position++) {
 		const struct region *before = position ? regions[position - 1] : NULL;
 		regions[position]->position = position;
@@ -220,18 +222,18 @@ const struct region *mm_slot_overlap(const struct mm_slot *slot, uint64_t addres
 	/* Counted in pages, so that the end of the address space is no special case. */
 	uint32_t shift = slot->engine->rules.page_shift;
 	uint64_t start = address >> shift, end = start + nr_pages;
-	uint64_t low = 0, high = slot->nr_regions;	/* regions below low end at or before start */
-	while (low < high) {
-		uint64_t middle = (low + high) / 2;
-		const struct region *region = slot->regions[middle];
-		if ((region->address >> shift) + region->nr_pages <= start)
-			low = middle + 1;
-		else
-			high = middle;
+
+	if (start >= slot->end)
+		return NULL;		/* the usual case: regions are mapped in address order */
+	for (uint64_t i = 0; i < slot->nr_regions; i++) {
+		const struct region *region = slot->regions[i];
+		uint64_t first = region->address >> shift;
+		for (uint64_t page = start > first ? start - first : 0;
+		     page < region->nr_pages && first + page < end; page++)
+			if (page_is_present(region, page))
+				return region;
 	}
-	if (low == slot->nr_regions || slot->regions[low]->address >> shift >= end)
-		return NULL;
-	return slot->regions[low];
+	return NULL;
 }
 
 /* --- slots ----------------------------------------------------------------------------------- */

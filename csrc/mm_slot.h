@@ -18,7 +18,7 @@ int mm_slot_write(struct mm_slot *slot, uint64_t page, uint64_t offset, const vo
 
 /* The region that holds @page of the process, and the page's place in it. */
 struct region *mm_slot_region(const struct mm_slot *slot, uint64_t page, uint64_t *place_ret);
-/* A region that has a page in this range of addresses, or NULL. */
+/* A region that has a present page in this range of addresses, or NULL. Absent pages are no obstacle. */
 const struct region *mm_slot_overlap(const struct mm_slot *slot, uint64_t address, uint64_t nr_pages);
 /* May any page of it be merged? */
 bool mm_slot_is_mergeable(const struct mm_slot *slot);

@@ -71,6 +71,15 @@ static uint32_t ring_head(const struct engine *engine, uint32_t ref)
 	return ref;
 }
 
+/* The engine's copy of these bytes if another node of the ring has it: one content is copied once. */
+static const uint8_t *ring_copy(const struct engine *engine, uint32_t ref)
+{
+	for (uint32_t other = node_at(engine, ref)->next_dup; other != ref; other = node_at(engine, other)->next_dup)
+		if (node_at(engine, other)->is_owned)
+			return node_at(engine, other)->bytes;
+	return NULL;
+}
+
 /* The head has become full: the next node with room takes over, and the old head is last. */
 static void pass_on_head(struct index *index, uint32_t head)
 {
@@ -113,6 +122,11 @@ uint32_t stable_tree_insert(struct index *index, const struct look *look, uint32
 	if (head) {
 		ring_insert(index, head, ref);
 		set_head(index, head, ref);
+		const uint8_t *copy = is_owned ? ring_copy(engine, ref) : NULL;
+		if (copy) {
+			frame_free(&engine->memory, (uint8_t *)bytes, engine->rules.page_size);
+			node->bytes = copy;
+		}
 	} else {
 		forest_insert(&index->stable, ref, place);
 	}
@@ -124,6 +138,8 @@ static void node_destroy(struct index *index, uint32_t ref)
 {
 	struct engine *engine = index->engine;
 	struct stable_node *node = node_at(engine, ref);
+	if (node->is_owned && !ring_copy(engine, ref))
+		frame_free(&engine->memory, (uint8_t *)node->bytes, engine->rules.page_size);
 	if (node->next_dup != ref) {
 		if (node->is_head)
 			set_head(index, ref, node->next_dup);
@@ -131,8 +147,6 @@ static void node_destroy(struct index *index, uint32_t ref)
 	} else {
 		forest_remove(&index->stable, ref);
 	}
-	if (node->is_owned)
-		frame_free(&engine->memory, (uint8_t *)node->bytes, engine->rules.page_size);
 	pool_destroy(&engine->nodes, ref);
 }
 
@@ -183,17 +197,21 @@ static uint32_t find_lender(const struct engine *engine, const struct stable_nod
 }
 
 /* The page that lent its bytes has left: borrow them elsewhere, or copy them; false without memory. */
-static bool find_new_home(struct engine *engine, struct stable_node *node)
+static bool find_new_home(struct engine *engine, uint32_t node_ref)
 {
+	struct stable_node *node = node_at(engine, node_ref);
 	uint32_t lender = find_lender(engine, node);
 	if (lender) {
 		node->bytes = item_bytes(&engine->items, lender);
 		return true;
 	}
-	uint8_t *copy = frame_alloc(&engine->memory, engine->rules.page_size);
-	if (!copy)
-		return false;
-	memcpy(copy, node->bytes, engine->rules.page_size);
+	const uint8_t *copy = ring_copy(engine, node_ref);
+	if (!copy) {
+		uint8_t *fresh = frame_alloc(&engine->memory, engine->rules.page_size);
+		if (!fresh)
+			return false;
+		copy = memcpy(fresh, node->bytes, engine->rules.page_size);
+	}
 	node->bytes = copy;
 	node->is_owned = 1;
 	return true;
@@ -254,7 +272,7 @@ void stable_tree_detach(struct index *index, uint32_t item_ref)
 	index->pages_sharing--;
 	region->slot->broken++;
 	engine->broken++;
-	if (was_lender && !find_new_home(engine, node)) {
+	if (was_lender && !find_new_home(engine, node_ref)) {
 		stable_tree_dissolve(index, node_ref);
 		return;
 	}

@@ -27,7 +27,7 @@ static inline bool node_has_room(const struct engine *engine, const struct stabl
 uint32_t stable_tree_search(struct index *index, struct look *look, struct place *place_ret);
 /*
  * Files a new node without sharers for @look's bytes, under @head if it is not 0, else at @place. The
- * frame is @bytes: ours if @is_owned. 0 if there is no memory. The caller attaches sharers at once.
+ * frame is @bytes: ours if @is_owned, and then given up if the ring has a copy already. 0 if there is no memory. The caller attaches sharers at once.
  */
 uint32_t stable_tree_insert(struct index *index, const struct look *look, uint32_t head,
 			    const struct place *place, const uint8_t *bytes, bool is_owned);

@@ -266,6 +266,7 @@ struct mm_slot {
 	struct region **regions;	/* in address order */
 	uint64_t nr_regions;
 	uint64_t nr_pages;		/* of all regions */
+	uint64_t end;			/* no region reaches beyond this page of the address space */
 	uint64_t rmap_items;		/* items in existence */
 	uint64_t nr_stable;		/* of these, merged */
 	uint64_t nr_unstable;		/* of these, counted as unshared */

@@ -180,7 +180,8 @@ class Process:
     def map(self, region: Region) -> None:
         """Adds a region; pages above it get higher numbers. The next crawl registers its pages.
 
-        InvalidMemory: not whole pages, or it overlaps another region.
+        It may lie over pages that are absent or unmapped: they keep their numbers. InvalidMemory: not whole
+        pages, or it lies over a page that is present.
         """
         (run,) = _as_runs(region, self._host)
         with self._host.lock:

@@ -395,17 +395,16 @@ class Model:
         self.cursor += 1
 
     def _complete_slot(self, space: Space) -> None:
-        was_frozen = space.pending is Pending.FROZEN
-        if space.is_mergeable:
+        """The walk is over. A slot in which it found nothing goes (F9); any other is complete (3.11)."""
+        is_wanted_again = space.frozen and space.pending is not Pending.FROZEN
+        if space.is_mergeable or any(page.item for page in space.pages):
             space.scanned = True
             space.window = [*space.window[1:], space.merged]  # 2.7
         else:
-            space.registered, space.window = None, [0, 0, 0]  # F9: the slot goes
+            space.registered, space.window = None, [0, 0, 0]
+            is_wanted_again = False
         space.merged = 0
-        if space.is_mergeable and space.frozen and not was_frozen:
-            self._leave_queue(space, again=True)
-        else:
-            self._leave_queue(space)
+        self._leave_queue(space, again=is_wanted_again)
 
     # ---- one page
 

@@ -544,3 +544,17 @@ def test_a_process_of_another_engine_is_refused(engine: lksm.Engine) -> None:
         with pytest.raises(lksm.LksmError):
             use(stranger)
     assert not stranger.exited
+
+
+def test_a_region_may_be_mapped_over_unmapped_pages(engine: lksm.Engine) -> None:
+    """What was unmapped, or never there, may be mapped again; a page that is present may not."""
+    process = engine.attach(pages("a b c d"), address=4 * PAGE_SIZE)
+    engine.full()
+    process.unmap(1, 3)
+    with pytest.raises(lksm.InvalidMemory, match="overlap"):
+        process.map(lksm.Region(5 * PAGE_SIZE, pages("x y z")))
+    process.map(lksm.Region(5 * PAGE_SIZE, pages("a y")))
+    engine.full()
+    expect(engine, shared=1, sharing=1, unshared=2, rmap_items=4)
+    assert engine.page_table(process).tolist() == [0, -3, -3, -1, 0, -1]
+    assert engine.check() == []

@@ -51,6 +51,9 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 
 void lksm_engine_destroy(struct engine *engine)
 {
+	/* Without these nobody asks where a page is, and the caller's arrays may be gone already. */
+	for (struct index *index = engine->indexes; index; index = index->next)
+		physical_deinit(&index->physical);
 	lksm_unmerge(engine);
 	while (engine->slots)
 		lksm_process_destroy(engine->slots);

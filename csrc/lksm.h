@@ -144,6 +144,7 @@ struct lksm_group {
 };
 
 int lksm_engine_create(const struct lksm_options *options, struct engine **engine_ret);
+/* Touches no memory of the caller's: arrays may be gone before their engine. */
 void lksm_engine_destroy(struct engine *engine);
 /* The last error in one line, without a full stop. */
 const char *lksm_error_text(const struct engine *engine);

@@ -153,7 +153,6 @@ static struct region *region_create(struct mm_slot *slot, const struct lksm_regi
 		.is_immutable = wanted->is_immutable,
 		.is_excluded = wanted->is_excluded,
 		.is_aliased = wanted->rows != NULL,
-		.origin = ++engine->next_origin,
 	};
 	region->flags = process_alloc(engine, wanted->nr_pages);
 	region->blocks = process_alloc(engine, nr_blocks(wanted->nr_pages) * sizeof(*region->blocks));
@@ -295,7 +294,6 @@ void mm_slot_push_window(struct mm_slot *slot)
 /* The same pages, advice and copies; @copy's own memory is there already. */
 static void share_pages(struct region *copy, const struct region *original)
 {
-	copy->origin = original->origin;
 	copy->is_forked = true;
 	for (uint64_t page = 0; page < copy->nr_pages; page++)
 		region_set_flags(copy, page, original->flags[page]);
@@ -345,13 +343,25 @@ struct mm_slot *mm_slot_fork(struct mm_slot *parent)
 	return child;
 }
 
-/* The region of @slot that came from the same region as @region by fork, or NULL. */
-static struct region *relative_of(const struct mm_slot *slot, const struct region *region)
+/* The first page of @region from @from on whose bytes are at @bytes, or nr_pages. */
+static uint64_t next_page_at(const struct region *region, const uint8_t *bytes, uint64_t from)
 {
-	for (uint64_t i = 0; i < slot->nr_regions; i++)
-		if (slot->regions[i]->origin == region->origin)
-			return slot->regions[i];
-	return NULL;
+	uint64_t offset = (uint64_t)(uintptr_t)bytes - (uint64_t)(uintptr_t)region->pages;
+	uint64_t page = offset >> region->page_shift;
+	bool is_in_array = page < region->nr_array_pages && page << region->page_shift == offset;
+
+	if (!is_in_array && !region->copies)
+		return region->nr_pages;
+	if (!is_in_array || region->rows) {
+		page = from;
+		while (page < region->nr_pages &&
+		       !(page_is_present(region, page) && region_page(region, page) == bytes))
+			page++;
+		return page;
+	}
+	bool is_there = page >= from && page < region->nr_pages && page_is_present(region, page) &&
+			region_page(region, page) == bytes;
+	return is_there ? page : region->nr_pages;
 }
 
 /* Room to give pages of @region copies, and to enter their items in the physical map. */
@@ -394,43 +404,59 @@ static struct page_copy *copy_create(struct engine *engine, const uint8_t *bytes
 	return copy;
 }
 
+/* Gets ready to move the slot's forked pages at @bytes. Returns whether it has any; false in *ok_ret: no memory. */
+static bool prepare_move(struct mm_slot *slot, const uint8_t *bytes, bool *ok_ret)
+{
+	bool has_any = false;
+	for (uint64_t i = 0; i < slot->nr_regions; i++) {
+		struct region *region = slot->regions[i];
+		if (!region->is_forked || next_page_at(region, bytes, 0) == region->nr_pages)
+			continue;
+		has_any = true;
+		if (!prepare_copy(region))
+			*ok_ret = false;
+	}
+	return has_any;
+}
+
+/* All forked pages of the slot that are at @bytes are at @copy from now on. */
+static void move_pages(struct mm_slot *slot, const uint8_t *bytes, struct page_copy *copy)
+{
+	for (uint64_t i = 0; i < slot->nr_regions; i++) {
+		struct region *region = slot->regions[i];
+		if (!region->is_forked)
+			continue;
+		for (uint64_t page = 0; (page = next_page_at(region, bytes, page)) < region->nr_pages; page++)
+			use_copy(region, page, copy);
+	}
+}
+
 /*
- * Before a write, whoever must not see it gets a copy: the writer itself if the page is not its own,
- * else all its relatives that still have the same page, one copy for them together.
+ * Before a write, whoever must not see it moves to a copy: the writer, if the bytes are its parent's or
+ * a relative has them too; else all relatives that have them, to one copy together. A page that a process
+ * maps at several places stays one page.
  */
 static bool separate(struct region *region, uint64_t page)
 {
 	struct mm_slot *slot = region->slot;
 	const uint8_t *bytes = region_page(region, page);
-	struct page_copy *own = region->copies ? region->copies[page] : NULL;
-	bool writer_copies = own ? own->nr_users > 1 : region->is_forked;
-	bool is_needed = writer_copies && prepare_copy(region);
+	bool is_array = !region->copies || !region->copies[page];
+	bool is_shared = false, ok = true;
 
-	if (writer_copies && !is_needed)
-		return false;
-	for (struct mm_slot *other = slot->family_next; !writer_copies && other != slot;
-	     other = other->family_next) {
-		struct region *relative = relative_of(other, region);
-		if (!relative || !page_is_present(relative, page) || region_page(relative, page) != bytes)
-			continue;
-		if (!prepare_copy(relative))
-			return false;
-		is_needed = true;
-	}
-	if (!is_needed)
+	for (struct mm_slot *other = slot->family_next; other != slot; other = other->family_next)
+		is_shared |= prepare_move(other, bytes, &ok);
+	bool writer_moves = region->is_forked && (is_array || is_shared);
+	if (writer_moves)
+		prepare_move(slot, bytes, &ok);
+	else if (!is_shared)
 		return true;
-	struct page_copy *copy = copy_create(slot->engine, bytes);
+	struct page_copy *copy = ok ? copy_create(slot->engine, bytes) : NULL;
 	if (!copy)
 		return false;
-	if (writer_copies) {
-		use_copy(region, page, copy);
-		return true;
-	}
-	for (struct mm_slot *other = slot->family_next; other != slot; other = other->family_next) {
-		struct region *relative = relative_of(other, region);
-		if (relative && page_is_present(relative, page) && region_page(relative, page) == bytes)
-			use_copy(relative, page, copy);
-	}
+	if (writer_moves)
+		move_pages(slot, bytes, copy);
+	for (struct mm_slot *other = slot->family_next; !writer_moves && other != slot; other = other->family_next)
+		move_pages(other, bytes, copy);
 	return true;
 }
 

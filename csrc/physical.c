@@ -68,6 +68,8 @@ bool physical_add(struct physical_map *map, uint32_t ref)
 
 void physical_remove(struct physical_map *map, uint32_t ref)
 {
+	if (!map->nr_items)
+		return;
 	const uint8_t *bytes = map->bytes_of(map->items, ref);
 	if (physical_find(map, bytes) != ref)
 		return;

@@ -55,6 +55,10 @@ void scan_remove(struct mm_slot *slot)
 	scan_dequeue(slot);
 	slot->is_registered = false;
 	slot->is_newcomer = slot->is_scanned = false;
+	/* Should it come back, it comes as a new one. */
+	memset(slot->window, 0, sizeof(slot->window));
+	slot->window_index = 0;
+	slot->nr_merged = slot->merged = slot->broken = slot->nr_scans = slot->elapsed = 0;
 }
 
 /* A new round: the unstable trees are dropped, and sized for what is queued. */

@@ -242,7 +242,6 @@ struct region {
 	uint64_t nr_items;		/* items in existence */
 	uint64_t first_page;		/* its number in the process */
 	uint64_t position;		/* in slot->regions */
-	uint64_t origin;		/* the same in a region and its forked copies */
 	struct extent *extent;		/* where its array lies; NULL for a region that borrows it */
 	struct region *next_in_extent;
 	struct region *previous_in_extent;
@@ -323,7 +322,6 @@ struct engine {
 	uint64_t crawl_round;		/* scans prepared so far */
 	uint64_t scan_round;		/* generation of the unstable trees; 0 after unmerge */
 	uint64_t next_frame_id;
-	uint64_t next_origin;
 	uint64_t merged;		/* pages that joined a frame with a sharer */
 	uint64_t broken;		/* pages that left a frame that kept one */
 	uint64_t pages_scanned;

@@ -18,7 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ._lksm import ffi, lib
+try:
+    from ._lksm import ffi, lib
+except ImportError as error:
+    raise ImportError(
+        f"no compiled core beside {__file__}; if this is the source and lksm is installed too, start Python "
+        "elsewhere or with -P"
+    ) from error
 from .errors import BusyError, InvalidMemory, LksmError, OutOfMemory
 from .memory import PageRun
 

@@ -71,7 +71,7 @@ class Engine:
         self.page_size = page_size
         self.nr_nodes = nodes
         self.lock = FairLock()
-        self.knobs = Knobs(knobs, self._apply_knob)
+        self.knobs = Knobs(knobs, self.lock, self._apply_knob)
         self.sysfs = Sysfs(self.knobs, lambda name: int(getattr(self.counters(), name)))
         self._core: Core | None = Core(
             page_size=page_size,
@@ -296,20 +296,18 @@ class Engine:
             for _ in range(max_rounds):
                 before = self._tree_counts()
                 report = self.full()
-                is_quiet = (
-                    before == self._tree_counts()
-                    and not (report.merged or report.broken)
-                    and not self._open.counters(None).nr_gated
-                )
+                is_quiet = before == self._tree_counts() and not (report.merged or report.broken)
                 quiet = quiet + 1 if is_quiet else 0
                 if quiet == 2:
                     break
             return self.counters()
 
     def _tree_counts(self) -> tuple[int, ...]:
+        """What a quiet round leaves as it is, and the pages that the gate held back."""
         with self.lock:
             now = self._open.counters(None)
-            return (now.pages_shared, now.pages_sharing, now.pages_unshared, now.rmap_items)
+            counts = (now.pages_shared, now.pages_sharing, now.pages_unshared, now.rmap_items)
+            return (*counts, now.nr_gated)
 
     def _prepare_full(self) -> int:
         core = self._open
@@ -371,16 +369,16 @@ class Engine:
     # --- knobs -----------------------------------------------------------------------------------
 
     def _apply_knob(self, name: str, value: int) -> None:
-        with self.lock:
-            core = self._open
-            if name == "run" and value == RUN_UNMERGE and self.knobs.run != RUN_UNMERGE:
-                core.unmerge()
-                self._mode = None
-            elif name == "max_page_sharing":
-                try:
-                    core.set_max_page_sharing(value)
-                except BusyError as error:
-                    raise KnobError(errno.EBUSY, str(error)) from None
+        """What a new value does; the lock is held."""
+        core = self._open
+        if name == "run" and value == RUN_UNMERGE and self.knobs.run != RUN_UNMERGE:
+            core.unmerge()
+            self._mode = None
+        elif name == "max_page_sharing":
+            try:
+                core.set_max_page_sharing(value)
+            except BusyError as error:
+                raise KnobError(errno.EBUSY, str(error)) from None
 
     # --- reports ---------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ._lock import FairLock
 from .errors import KnobError
 
 _U32_MAX = 2**32 - 1
@@ -73,20 +74,22 @@ class Knobs:
     cannot change while any page is shared (EBUSY).
     """
 
-    __slots__ = ("_apply", "_values")
+    __slots__ = ("_apply", "_lock", "_values")
 
-    def __init__(self, values: Mapping[str, int], apply: Apply) -> None:
+    def __init__(self, values: Mapping[str, int], lock: FairLock, apply: Apply) -> None:
         self._values = {name: spec.default for name, spec in SPECS.items()}
         for name, value in values.items():
             if name not in SPECS:
                 raise KnobError(errno.ENOENT, f"there is no knob {name!r}")
             self._values[name] = SPECS[name].check(value)
+        self._lock = lock
         self._apply = apply
 
     def _store(self, name: str, value: object) -> None:
         checked = SPECS[name].check(value)
-        self._apply(name, checked)
-        self._values[name] = checked
+        with self._lock:
+            self._apply(name, checked)
+            self._values[name] = checked
 
     @property
     def run(self) -> int:

@@ -111,7 +111,7 @@ def _page_run(region: Region, page_size: int, nr_nodes: int, what: str) -> PageR
     pages = _as_pages(region.array, page_size, what)
     rows = None
     if region.rows is not None:
-        rows = np.ascontiguousarray(_integers(region.rows, f"{what}: rows"), dtype=np.int64)
+        rows = np.array(_integers(region.rows, f"{what}: rows"), dtype=np.int64, order="C")
         if rows.ndim != 1 or rows.size == 0:
             raise InvalidMemory(f"{what}: rows has shape {rows.shape}, expected one page or more in one row")
         lowest, highest = int(rows.min()), int(rows.max())
@@ -119,7 +119,6 @@ def _page_run(region: Region, page_size: int, nr_nodes: int, what: str) -> PageR
             raise InvalidMemory(
                 f"{what}: rows reach from {lowest} to {highest}, the array has {len(pages)} pages"
             )
-        rows = rows.copy() if rows is region.rows else rows
         rows.setflags(write=False)
     address = _integer(region.address, f"{what}: address")
     nr_pages = len(pages) if rows is None else len(rows)

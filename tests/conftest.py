@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,18 +10,21 @@ from hypothesis import HealthCheck, settings
 
 import lksm
 
+# Programs that tests start must find the installed package, not the source beside which they run.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 settings.register_profile(
     "default",
-    max_examples=60,
+    max_examples=150,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,
     print_blob=True,
     suppress_health_check=_SLOW_IS_FINE,
 )
-settings.register_profile("ci", settings.get_profile("default"), max_examples=150)
+settings.register_profile("ci", settings.get_profile("default"), max_examples=500)
 settings.register_profile(
     "expensive",
     settings.get_profile("default"),

@@ -129,6 +129,29 @@ def test_all_pages_zero(engine: lksm.Engine) -> None:
     assert bool(engine.groups()["zero"][0])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_frames_of_a_content_that_others_come_to_resemble(seed: int) -> None:
+    """A content with several frames is found again when look-alikes arrived and its frames came and went."""
+    engine = lksm.Engine(initial_rounds=0, max_page_sharing=2, seed=seed)
+    memory = repeated("a", 8)
+    engine.attach(memory, mergeable=True)
+    engine.full()
+    expect(engine, shared=4, sharing=4, chains=1, dups=4)
+    resembling = one_byte("a", 100)[1:]
+    engine.attach(resembling, mergeable=True)
+    engine.full()
+    expect(engine, shared=4, sharing=4, unshared=99)
+    for number in range(0, 8, 3):
+        memory[number] = number
+        engine.full()
+        assert engine.check() == []
+        assert engine.counters().pages_unshared == 99 + 1 + number // 3
+    engine.attach(repeated("a", 3), mergeable=True)
+    engine.full()
+    expect(engine, shared=4, sharing=4, unshared=102, chains=1, dups=4)
+    engine.close()
+
+
 def test_contents_that_come_and_go(engine: lksm.Engine) -> None:
     """Pages that swap their nearly equal contents between rounds are told apart in every round."""
     memory = last_bytes("a", 200, 2)

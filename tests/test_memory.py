@@ -397,3 +397,14 @@ def test_unique_pages_of_immutable_memory_are_not_copied(engine: lksm.Engine) ->
     engine.full()
     expect(engine, shared=50, sharing=50, unshared=30)
     assert engine.memory()["frames"] == 0
+
+
+def test_an_engine_that_is_collected_with_its_arrays_does_not_touch_them() -> None:
+    """Whatever order the garbage collector takes, destroying the engine reads no attached memory."""
+    for _ in range(20):
+        engine = lksm.Engine(initial_rounds=0)
+        rows = np.array([0, 1, 0, -1])
+        engine.attach([lksm.Region(0, pages("a b"), rows=rows)]).fork()
+        engine.full()
+        del engine, rows
+        gc.collect()

@@ -309,6 +309,15 @@ def test_a_write_by_the_parent_stays_in_the_parent(engine: lksm.Engine) -> None:
     assert reads(grandchild, "f b") and reads(sibling, "a b")
 
 
+def test_a_page_mapped_twice_is_copied_for_a_fork_as_one(engine: lksm.Engine) -> None:
+    """A write by the parent stays in the parent at every place where the child maps that page."""
+    parent = engine.attach([lksm.Region(0, pages("a b"), rows=np.array([0, 0, 1]))])
+    child = parent.fork()
+    parent.write(0, content("c"))
+    assert reads(parent, "c c b")
+    assert reads(child, "a a b")
+
+
 def test_a_copied_page_is_a_page(engine: lksm.Engine) -> None:
     """A page that a fork no longer shares merges like any other."""
     parent = engine.attach(pages("a b"), mergeable=True)
@@ -478,6 +487,18 @@ def test_merge_window(engine: lksm.Engine) -> None:
         assert len(stats.window) == 3 and sum(stats.window) == stats.nr_merged
         scores.append(stats.nr_merged)
     assert scores == [5, 5, 5, 0]
+
+
+def test_a_new_slot_has_a_new_merge_window(engine: lksm.Engine) -> None:
+    """A process that opted out and came back is a newcomer: its old merges do not count any more."""
+    process = engine.attach(repeated("P", 6), mergeable=True)
+    engine.full()
+    process.advise("unmergeable")
+    engine.full()
+    expect(engine, scanning_process=0)
+    assert process.stats().nr_merged == 0
+    process.advise("mergeable")
+    assert process.stats().nr_merged == 0
 
 
 def test_merges_belong_to_the_process_being_scanned(engine: lksm.Engine) -> None:

@@ -80,6 +80,9 @@ bool extent_add(struct engine *engine, struct region *region)
 	uint64_t end = start + (region->nr_array_pages << region->page_shift);
 	uint32_t first = first_after(engine, start);
 
+	if (start == end)
+		return true;	/* all rows are absent: an extent without bytes would have no place in the order */
+
 	/* What may fail comes first. Regions marked in vain stay marked. */
 	for (uint32_t ref = first; ref && extent_at(engine, ref)->start < end;
 	     ref = rb_next(&engine->extents, ref))

@@ -110,6 +110,9 @@ int lksm_process_map(struct mm_slot *process, const struct lksm_region *region)
 	if (other)
 		return fail(engine, LKSM_INVALID, "regions at %#" PRIx64 " and %#" PRIx64 " overlap", other->address,
 			    region->address);
+	if (!region->rows && region->nr_pages > region->nr_array_pages)
+		return fail(engine, LKSM_INVALID, "a region of %" PRIu64 " pages is over an array of %" PRIu64,
+			    region->nr_pages, region->nr_array_pages);
 	for (uint64_t i = 0; region->rows && i < region->nr_pages; i++)
 		if (region->rows[i] < -1 || region->rows[i] >= (int64_t)region->nr_array_pages)
 			return fail(engine, LKSM_INVALID, "row %" PRId64 " is outside an array of %" PRIu64 " pages",

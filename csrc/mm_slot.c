@@ -443,6 +443,8 @@ static bool separate(struct region *region, uint64_t page)
 	bool is_array = !region->copies || !region->copies[page];
 	bool is_shared = false, ok = true;
 
+	if (!is_array && region->copies[page]->nr_users == 1)
+		return true;		/* the usual case after a first write: nobody else has it */
 	for (struct mm_slot *other = slot->family_next; other != slot; other = other->family_next)
 		is_shared |= prepare_move(other, bytes, &ok);
 	bool writer_moves = region->is_forked && (is_array || is_shared);

@@ -288,6 +288,8 @@ void lksm_begin_round(struct engine *engine)
 
 int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *nr_scanned_ret)
 {
+	if (!engine->crawl_round)
+		return fail(engine, LKSM_INVALID, "no round has begun");
 	engine->now = now;
 	int error = scan(engine, nr_pages, nr_scanned_ret);
 	return error ? fail(engine, error, "no memory to remember a page") : LKSM_OK;

@@ -1,5 +1,6 @@
 /*
- * report.c - reads the structures, changes nothing but scratch fields of slots.
+ * report.c - reads the structures. Changes nothing that anybody sees: scratch fields of slots, and to tell
+ * whether a page's content is merged elsewhere it may deepen a class, as a visit would.
  *
  * Everything here shows what the last visit knew: bytes that an owner wrote since are seen at the next.
  */

@@ -299,7 +299,7 @@ struct ahead {
 
 struct cursor {
 	struct mm_slot *slot;		/* being scanned; NULL = head: none */
-	struct region *region;		/* of it; NULL = not begun */
+	struct region *region;		/* of it; NULL = past its last one */
 	uint64_t page;			/* in the region: next to look at */
 };
 

@@ -202,6 +202,10 @@ class Model:
         first = page.item.alias_of if page.item else None
         return first is not None and first is not self.first_visited(page)
 
+    def same_in_writer(self, page: Page) -> list[Page]:
+        """The places where the page's own process inherited it: usually one."""
+        return [other for other in page.space.pages if other.inherited and other.cell is page.cell]
+
     def relatives(self, page: Page) -> list[Page]:
         """Pages of other processes that still share this page because of a fork."""
         return [
@@ -248,17 +252,17 @@ class Model:
     def process_write(self, page: Page, new: bytes) -> None:
         """A write through the process: a fork ends for this page, its entry is private at once."""
         assert page.cell is not None
-        if page.inherited:
-            page.cell = Cell(page.cell.content)
-        else:
-            copy = Cell(page.cell.content)
-            for other in self.relatives(page):
-                other.cell = copy
+        copy = Cell(page.cell.content)
+        for other in self.same_in_writer(page) if page.inherited else self.relatives(page):
+            other.cell = copy
         page.cell.content = new
         self._make_private(page)
 
-    def map(self, space: Space, cells: list[Cell | None]) -> None:
-        space.pages += [Page(space, cell) for cell in cells]
+    def map(self, space: Space, cells: list[Cell | None], at: int) -> None:
+        """New pages get the numbers from `at` on; those that had them, and the cursor, move up."""
+        space.pages[at:at] = [Page(space, cell) for cell in cells]
+        if self._is_under_cursor(space) and self.cursor is not None and self.cursor >= at:
+            self.cursor += len(cells)
 
     def unmap(self, space: Space, start: int, stop: int) -> None:
         for page in space.pages[start:stop]:

@@ -128,8 +128,10 @@ class EngineAndModel(RuleBasedStateMachine):
     def add(self, process: lksm.Process, space: Space, immutable: bool) -> None:
         regions = process.regions
         last = max(regions, key=lambda region: region.address)
-        nr_pages = len(last.rows) if last.rows is not None else last.array.nbytes // self.page_size
-        self.all.append(Both(process, space, immutable, last.address + nr_pages * self.page_size))
+        self.all.append(Both(process, space, immutable, last.address + self.nr_pages(last) * self.page_size))
+
+    def nr_pages(self, region: lksm.Region) -> int:
+        return len(region.rows) if region.rows is not None else region.array.nbytes // self.page_size
 
     def has_room(self) -> bool:
         return len(self.all) < MAX_PROCESSES
@@ -173,7 +175,13 @@ class EngineAndModel(RuleBasedStateMachine):
             kept = [row if row < len(picture) else -1 for row in rows]
             cells = [array.cells[row] if row >= 0 else None for row in kept]
             memory = [lksm.Region(0, array.pages, rows=np.array(kept))]
-        process = self.engine.attach(memory, mergeable=mergeable, frozen=frozen, immutable=immutable)
+        process = self.engine.attach(
+            memory,
+            address=16 * self.page_size,
+            mergeable=mergeable,
+            frozen=frozen,
+            immutable=immutable,
+        )
         self.add(process, self.model.attach(cells, mergeable=mergeable, frozen=frozen), immutable)
 
     @precondition(lambda self: self.has_room() and self.arrays)
@@ -252,17 +260,44 @@ class EngineAndModel(RuleBasedStateMachine):
         self.model.unmap(both.space, start, stop)
 
     @precondition(has_processes)
-    @rule(which=fractions, picture=pictures, gap=st.integers(0, 2))
-    def map(self, which: float, picture: list[str], gap: int) -> None:
+    @rule(which=fractions, picture=pictures, gap=st.integers(0, 2), below=st.booleans())
+    def map(self, which: float, picture: list[str], gap: int, below: bool) -> None:
         both = self.pick(which)
-        if len(both.space.pages) > 12:
+        nr_pages, size = len(both.space.pages), len(picture) * self.page_size
+        if nr_pages > 12:
             return
         array = Array.of(picture, self.page_size, both.immutable)
         self.arrays.append(array)
-        both.end += gap * self.page_size
-        both.process.map(lksm.Region(both.end, array.pages))
-        both.end += len(picture) * self.page_size
-        self.model.map(both.space, list(array.cells))
+        address = both.end + gap * self.page_size
+        first = min(region.address for region in both.process.regions)
+        if below and first >= size:
+            address = first - size
+        both.process.map(lksm.Region(address, array.pages))
+        both.end = max(both.end, address + size)
+        self.model.map(both.space, list(array.cells), 0 if address < first else nr_pages)
+
+    @precondition(has_processes)
+    @rule(which=fractions, where=fractions, word=words)
+    def map_over(self, which: float, where: float, word: str) -> None:
+        """A page where one is absent: it is numbered behind the region that has the old one."""
+        both = self.pick(which)
+        number = self.pick_page(both, where)
+        if both.space.pages[number].present or len(both.space.pages) > 12:
+            return
+        addresses = [
+            address
+            for region in both.process.regions
+            for address in region.address + np.arange(self.nr_pages(region)) * self.page_size
+        ]
+        address = int(addresses[number])
+        taken = zip(addresses, both.space.pages, strict=True)
+        if any(page.present for other, page in taken if other == address):
+            return
+        array = Array.of([word], self.page_size, both.immutable)
+        self.arrays.append(array)
+        at = sum(self.nr_pages(region) for region in both.process.regions if region.address <= address)
+        both.process.map(lksm.Region(address, array.pages))
+        self.model.map(both.space, list(array.cells), at)
 
     @precondition(has_processes)
     @rule(which=fractions, one=fractions, two=fractions, mergeable=st.booleans())

@@ -1,0 +1,156 @@
+/*
+ * test_lksm.c - the boundary: what is refused, with a text, and leaves everything as it was.
+ */
+#include "fixture.h"
+
+/* Options outside their range make no engine. */
+static void test_options(void)
+{
+	static const struct {
+		uint64_t page_size, max_page_sharing;
+		bool has_hash;
+		int error;
+	} cases[] = {
+		{ 4096, 256, true, LKSM_OK },
+		{ 64, 2, true, LKSM_OK },
+		{ 0, 256, true, LKSM_INVALID },
+		{ 32, 256, true, LKSM_INVALID },
+		{ 4095, 256, true, LKSM_INVALID },
+		{ 96, 256, true, LKSM_INVALID },
+		{ (uint64_t)1 << 31, 256, true, LKSM_INVALID },
+		{ 4096, 1, true, LKSM_INVALID },
+		{ 4096, 0, true, LKSM_INVALID },
+		{ 4096, 256, false, LKSM_INVALID },
+	};
+	for (size_t i = 0; i < NR_TESTS(cases); i++) {
+		struct engine *engine = NULL;
+		struct lksm_options options = {
+			.page_size = cases[i].page_size,
+			.max_page_sharing = cases[i].max_page_sharing,
+			.hash = cases[i].has_hash ? strong_hash : NULL,
+			.secret = secret_of(0),
+			.digest_secret = secret_of(0),
+			.secret_size = XXH3_SECRET_DEFAULT_SIZE,
+		};
+		EXPECT_EQUAL(lksm_engine_create(&options, &engine), cases[i].error);
+		EXPECT_EQUAL(engine != NULL, !cases[i].error);
+		if (engine)
+			lksm_engine_destroy(engine);
+	}
+}
+
+/* The limit is kept while pages are shared. Row 26. */
+static void test_026_limit_is_guarded(void)
+{
+	struct engine *engine = make_engine((struct setup){ .max_page_sharing = 256 });
+	uint8_t *pages = make_pages(engine, "aa");
+	make_process(engine, pages, 2, false);
+	full(engine);
+	EXPECT_EQUAL(lksm_set_max_page_sharing(engine, 5), LKSM_BUSY);
+	EXPECT(strstr(lksm_error_text(engine), "1 pages are shared") != NULL);
+	EXPECT_EQUAL(lksm_set_max_page_sharing(engine, 256), LKSM_OK);
+	lksm_unmerge(engine);
+	EXPECT_EQUAL(lksm_set_max_page_sharing(engine, 1), LKSM_INVALID);
+	EXPECT_EQUAL(engine->max_page_sharing, 256);
+	EXPECT_EQUAL(lksm_set_max_page_sharing(engine, 5), LKSM_OK);
+	full(engine);
+	EXPECT_COUNTERS(engine, 1, 1, 0);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* Without rows a region has no more pages than its array; with rows its array may even be empty. */
+static void test_array_is_long_enough(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	uint8_t *pages = make_pages(engine, "abc");
+	int64_t rows[2] = { -1, -1 };
+	struct lksm_region region = { .pages = pages, .nr_array_pages = 2, .nr_pages = 3 };
+	struct mm_slot *process = make_process(engine, pages, 3, false);
+	region.address = 256 * 10;
+	EXPECT_EQUAL(lksm_process_map(process, &region), LKSM_INVALID);
+	region.rows = rows;
+	region.nr_pages = 2;
+	region.nr_array_pages = 0;
+	for (int i = 0; i < 3; i++) {
+		region.address = 256 * (20 + 10 * (uint64_t)i);
+		region.pages = pages + 256 * i;
+		EXPECT_EQUAL(lksm_process_map(process, &region), LKSM_OK);
+	}
+	EXPECT_PICTURE(process, "abc------");
+	struct mm_slot *second = make_process(engine, pages, 3, false);
+	EXPECT(second->regions[0]->is_aliased && process->regions[0]->is_aliased);
+	full(engine);
+	EXPECT_COUNTERS(engine, 0, 0, 3);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* Pages that are not there cannot be asked about. */
+static void test_pages_out_of_range(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	uint8_t *pages = make_pages(engine, "abc");
+	struct mm_slot *process = make_process(engine, pages, 3, false);
+	struct lksm_explanation explanation = { .frame = 77 };
+	uint64_t digest = 77, nr_scanned = 77;
+	EXPECT_EQUAL(lksm_explain(process, 3, &explanation), LKSM_INVALID);
+	EXPECT_EQUAL(explanation.frame, 77);
+	EXPECT_EQUAL(lksm_page_digest(process, 3, &digest), LKSM_INVALID);
+	EXPECT_EQUAL(digest, 77);
+	EXPECT_EQUAL(lksm_page_digest(process, 2, &digest), LKSM_OK);
+	EXPECT_EQUAL(digest, XXH3_64bits(pages + 512, 256));
+	EXPECT_EQUAL(lksm_process_advise(process, 0, 4, true), LKSM_INVALID);
+	EXPECT_EQUAL(lksm_process_advise(process, 2, 1, true), LKSM_INVALID);
+	EXPECT_EQUAL(lksm_process_advise(process, 3, 3, true), LKSM_OK);
+	EXPECT_EQUAL(lksm_scan(engine, 10, 0, &nr_scanned), LKSM_OK);
+	EXPECT_EQUAL(nr_scanned, 0);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* What a content is worth to each process, by groups and by matrix, adds up to the counters. */
+static void test_groups_and_matrix(void)
+{
+	struct engine *engine = make_engine((struct setup){ .max_page_sharing = 3 });
+	static const char *const pictures[] = { "aab0", "abbb", "0cad" };
+	uint8_t *arrays[3];
+	int64_t matrix[9];
+	struct lksm_group groups[3];
+	for (int i = 0; i < 3; i++) {
+		arrays[i] = make_pages(engine, pictures[i]);
+		make_process(engine, arrays[i], 4, i == 2);
+	}
+	full(engine);
+	/* Four a: three in a frame, the last alone outside. Four b the same. */
+	EXPECT_COUNTERS(engine, 3, 5, 4);
+	EXPECT_EQUAL(lksm_nr_groups(engine, -1, 2), 3);
+	EXPECT_EQUAL(lksm_nr_groups(engine, -1, 3), 2);
+	EXPECT_EQUAL(lksm_nr_groups(engine, 1, 1), 0);
+	lksm_groups(engine, -1, 2, true, groups);
+	for (int i = 0; i < 3; i++) {
+		EXPECT_EQUAL(groups[i].processes, 2);
+		EXPECT_EQUAL(groups[i].first_process, 0);
+		EXPECT_EQUAL(groups[i].is_zero, groups[i].pages == 2);
+		EXPECT_EQUAL(groups[i].digest, XXH3_64bits(arrays[0] + 256 * groups[i].first_page, 256));
+	}
+	EXPECT_EQUAL(lksm_sharing_matrix(engine, matrix), LKSM_OK);
+	static const int64_t expected[9] = { 4, 3, 1, 3, 3, 0, 1, 0, 1 };
+	for (int i = 0; i < 9; i++)
+		EXPECT_EQUAL(matrix[i], expected[i]);
+	DESTROY(engine);
+	for (int i = 0; i < 3; i++)
+		free(arrays[i]);
+}
+
+int main(void)
+{
+	static const struct test tests[] = {
+		TEST(test_options),
+		TEST(test_026_limit_is_guarded),
+		TEST(test_array_is_long_enough),
+		TEST(test_pages_out_of_range),
+		TEST(test_groups_and_matrix),
+	};
+	return run_tests(tests, NR_TESTS(tests));
+}

@@ -178,7 +178,7 @@ def test_batches_add_up(engine: lksm.Engine, batch: int) -> None:
     for word in ("a b c d", "a", "d e f"):
         engine.attach(pages(word), mergeable=True)
     engine.crawl("full")
-    visited = []
+    visited: list[int] = []
     while not visited or visited[-1]:
         visited.append(engine.scan(batch))
     assert sum(visited) == 8

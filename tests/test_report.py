@@ -68,7 +68,7 @@ def test_groups(engine: lksm.Engine) -> None:
     c = engine.attach(pages("z 0"), mergeable=True)
     engine.full()
     groups = engine.groups()
-    assert list(groups.dtype.names) == FIELDS
+    assert list(groups.dtype.names or ()) == FIELDS
     assert list(groups["pages"]) == [4, 3, 2]
     assert list(groups["processes"]) == [3, 2, 2]
     assert list(groups["digest"]) == [digest("0"), digest("Q"), digest("P")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -75,19 +76,18 @@ def test_processes_come_and_go_during_scans(engine: lksm.Engine) -> None:
             for number in range(60):
                 process = engine.attach(pages("P P a b 0 0"), name=f"{seed}-{number}", mergeable=True)
                 child = process.fork()
-                for act in choice.sample(
-                    [
-                        process.freeze,
-                        process.thaw,
-                        lambda process=process: process.write(choice.randrange(6), pages("c")),
-                        lambda child=child: child.write(choice.randrange(5), pages("P")),
-                        lambda process=process: process.advise("unmergeable", 0, 2),
-                        lambda process=process: process.advise("mergeable"),
-                        lambda child=child: child.unmap(5, 6),
-                        lambda: engine.scan(5),
-                    ],
-                    6,
-                ):
+                written, overwritten = choice.randrange(6), choice.randrange(5)
+                acts: list[Callable[[], object]] = [
+                    process.freeze,
+                    process.thaw,
+                    partial(process.write, written, pages("c")),
+                    partial(child.write, overwritten, pages("P")),
+                    partial(process.advise, "unmergeable", 0, 2),
+                    partial(process.advise, "mergeable"),
+                    partial(child.unmap, 5, 6),
+                    partial(engine.scan, 5),
+                ]
+                for act in choice.sample(acts, 6):
                     act()
                 for ended in choice.sample([process, child], 2):
                     ended.exit()

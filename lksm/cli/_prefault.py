@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import threading
 from collections.abc import Iterable
 from typing import Any
 
 import numpy.typing as npt
-import psutil  # type: ignore[import-untyped,unused-ignore]
 
 _MADV_POPULATE_READ = 22  # Linux 5.14; no constant in the mmap module before Python 3.14
 _PIECE_BYTES = 4 << 20
@@ -23,7 +23,7 @@ _PIECE_BYTES = 4 << 20
 class Prefault:
     """`with Prefault(arrays):` maps the bytes of read-only file mappings while the body runs.
 
-    It stops at half of the memory that is available, where mapping ahead would push out what the scanner
+    It stops at half of the machine's memory, where mapping ahead would push out what the scanner
     still needs, and where the kernel does not know the request.
     """
 
@@ -41,7 +41,7 @@ class Prefault:
         self._thread.join()
 
     def _run(self) -> None:
-        left = int(psutil.virtual_memory().available) // 2
+        left = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2
         libc = ctypes.CDLL(None)
         libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
         for array in self._arrays:

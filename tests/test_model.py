@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 
 import lksm
 from helpers import Pages, content, pages, partition
+from lksm.memory import Memory
 from model import Cell, Model, Node, Page, Space
 
 WORDS = ["0", "a", "b", "c", "a^", "a>", "a<", "0>", "b>"]
@@ -64,7 +65,7 @@ class EngineAndModel(RuleBasedStateMachine):
 
     @initialize(
         page_size=st.sampled_from([64, 256, 4096]),
-        initial_rounds=st.sampled_from([0, 3, 6]),
+        initial_rounds=st.sampled_from([0, 3, 60]),
         max_page_sharing=st.sampled_from([2, 3, 256]),
         disturb=st.sampled_from([False, False, True]),
         seed=st.integers(0, 3),
@@ -162,7 +163,7 @@ class EngineAndModel(RuleBasedStateMachine):
         array = Array.of(picture, self.page_size, immutable)
         self.arrays.append(array)
         cells: list[Cell | None] = list(array.cells)
-        memory: object = array.pages
+        memory: Memory = array.pages
         if form in ("list", "gap"):
             second = Array.of(picture[::-1], self.page_size, immutable)
             self.arrays.append(second)
@@ -241,7 +242,7 @@ class EngineAndModel(RuleBasedStateMachine):
         both = self.pick(which)
         number = self.pick_page(both, where)
         page = both.space.pages[number]
-        if both.immutable or not page.present or not self.may_change([page.cell]):
+        if both.immutable or page.cell is None or not page.present or not self.may_change([page.cell]):
             return
         new = content(word, self.page_size)
         if whole:

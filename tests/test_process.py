@@ -401,6 +401,18 @@ def test_unmap_makes_absent(engine: lksm.Engine) -> None:
     expect(engine, shared=0, sharing=0, unshared=0, rmap_items=0, scanning_process=0)
 
 
+def test_pages_that_go_behind_the_cursor(engine: lksm.Engine) -> None:
+    """Pages unmapped after their visit keep their items until the next scan, which then ends the slot."""
+    process = engine.attach(pages("a b c"), mergeable=True)
+    engine.crawl("full")
+    engine.scan(2)
+    process.unmap(0, 3)
+    finish(engine)
+    expect(engine, rmap_items=2, unshared=2, scanning_process=1)
+    engine.full()
+    expect(engine, rmap_items=0, unshared=0, scanning_process=0)
+
+
 def test_opted_out_at_attach(engine: lksm.Engine) -> None:
     """`mergeable=False` is an opt-out that no crawl undoes, and `advise` does."""
     process = engine.attach(pages("P P"), mergeable=False)

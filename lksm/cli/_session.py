@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,6 @@ from ..process import Process
 from ..sources import Gone, SourceProcess
 from ._interrupt import held
 from ._load import Loaded, Wanted
-from ._prefault import Prefault
 from ._progress import Progress, Report
 
 if TYPE_CHECKING:
@@ -66,15 +65,6 @@ class Session:
 
     def scan(self, interval_seconds: float, progress: Progress) -> None:
         """All rounds. Ctrl-C is noticed between batches, so the engine's structures stay whole."""
-        with Prefault(region.array for region in self._file_regions()):
-            self._scan_rounds(interval_seconds, progress)
-
-    def _file_regions(self) -> Iterator[Region]:
-        for member in self._members:
-            if _live_pid(member.source) is None:
-                yield from member.source.regions
-
-    def _scan_rounds(self, interval_seconds: float, progress: Progress) -> None:
         for number in range(1, self.rounds + 1):
             part = f", round {number} of {self.rounds}" if self._is_gated else ""
             if number > 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from pathlib import Path
 
 import numpy as np
@@ -212,15 +211,12 @@ def test_extended_numbering_of_a_truncated_dump(tmp_path: Path) -> None:
     assert any("section header" in note for note in process.notes)
 
 
-def test_seventy_thousand_segments_are_quick(tmp_path: Path) -> None:
-    """Loading takes microseconds of CPU per segment: 70,000 of them less than 2 seconds."""
+def test_seventy_thousand_segments(tmp_path: Path) -> None:
+    """More segments than the header can count are all loaded, in address order."""
     path = tmp_path / "core"
     path.write_bytes(elf_core([Load(0x1000 + 256 * index, b"x" * 128) for index in range(70_000)]))
-    start = time.process_time()  # not the wall clock: other tests may run beside this one
-    snapshot = elfcore.load(path, page_size=128)
-    elapsed = time.process_time() - start
-    assert len(snapshot.processes[0].regions) == 70_000
-    assert elapsed < 2
+    regions = elfcore.load(path, page_size=128).processes[0].regions
+    assert [region.address for region in regions] == [0x1000 + 256 * index for index in range(70_000)]
 
 
 def qemu_like(*, vaddrs: bool, notes: list[Note]) -> bytes:

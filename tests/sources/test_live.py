@@ -499,6 +499,7 @@ def test_kernel_threads_have_no_memory() -> None:
 
 _AS_NOBODY = """
 import ctypes, json, mmap, os, sys, time
+import numpy.ma  # np.unique imports it late, when nobody may not read the environment of root any more
 from lksm.sources import live
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 ctypes.CDLL(None).prctl(4, 1)  # PR_SET_DUMPABLE: let our own children be looked at

@@ -5,8 +5,6 @@
  */
 #include "extent.h"
 
-#include "mm_slot.h"
-
 static struct extent *extent_at(struct engine *engine, uint32_t ref)
 {
 	return pool_at(&engine->extents, ref);
@@ -74,6 +72,27 @@ static void join(struct engine *engine, struct extent *into, struct extent *from
 	destroy(engine, from);
 }
 
+/* The first region of an extent that begins before @end, or NULL. */
+static struct region *first_region(struct engine *engine, uint32_t ref, uint64_t end)
+{
+	return ref && extent_at(engine, ref)->start < end ? extent_at(engine, ref)->regions : NULL;
+}
+
+struct region *extent_next_overlap(struct engine *engine, const struct region *region,
+				   const struct region *previous)
+{
+	uint64_t start = (uint64_t)(uintptr_t)region->pages;
+	uint64_t end = start + (region->nr_array_pages << region->page_shift);
+
+	if (!region->nr_array_pages)
+		return NULL;
+	if (!previous)
+		return first_region(engine, first_after(engine, start), end);
+	if (previous->next_in_extent)
+		return previous->next_in_extent;
+	return first_region(engine, rb_next(&engine->extents, previous->extent->ref), end);
+}
+
 bool extent_add(struct engine *engine, struct region *region)
 {
 	uint64_t start = (uint64_t)(uintptr_t)region->pages;
@@ -83,13 +102,6 @@ bool extent_add(struct engine *engine, struct region *region)
 	if (start == end)
 		return true;	/* all rows are absent: an extent without bytes would have no place in the order */
 
-	/* What may fail comes first. Regions marked in vain stay marked. */
-	for (uint32_t ref = first; ref && extent_at(engine, ref)->start < end;
-	     ref = rb_next(&engine->extents, ref))
-		for (struct region *other = extent_at(engine, ref)->regions; other;
-		     other = other->next_in_extent)
-			if (!region_mark_aliased(other))
-				return false;
 	if (!first || extent_at(engine, first)->start >= end) {
 		uint32_t ref = pool_create(&engine->extents);
 		if (!ref)

@@ -11,7 +11,10 @@
 #include "pool.h"
 #include "rbtree.h"
 
-/* Files @region and marks it, and those it overlaps, as aliased. False if there is no memory. */
+/* Walks the regions that may lie over bytes of @region's array: start with NULL, ends with NULL. */
+struct region *extent_next_overlap(struct engine *engine, const struct region *region,
+				   const struct region *previous);
+/* Files @region, and marks it as aliased if it overlaps others. False if there is no memory. */
 bool extent_add(struct engine *engine, struct region *region);
 void extent_remove(struct engine *engine, struct region *region);
 

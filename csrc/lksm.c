@@ -4,6 +4,7 @@
  * Bad input ends here; below, it is our bug and asserted.
  */
 #include "check.h"
+#include "fork.h"
 #include "merge.h"
 #include "mm_slot.h"
 #include "report.h"
@@ -123,7 +124,7 @@ int lksm_process_map(struct mm_slot *process, const struct lksm_region *region)
 
 int lksm_process_fork(struct mm_slot *process, struct mm_slot **process_ret)
 {
-	struct mm_slot *child = mm_slot_fork(process);
+	struct mm_slot *child = fork_slot(process);
 	if (!child)
 		return fail(process->engine, LKSM_NO_MEMORY, "no memory for a forked process");
 	if (process->is_registered)
@@ -245,7 +246,7 @@ int lksm_process_write(struct mm_slot *process, uint64_t page, uint64_t offset, 
 			    nr_bytes, offset, page_size);
 	if (mm_slot_region(process, page, &place)->is_immutable)
 		return fail(engine, LKSM_INVALID, "page %" PRIu64 " is immutable", page);
-	return mm_slot_write(process, page, offset, bytes, nr_bytes);
+	return fork_write(process, page, offset, bytes, nr_bytes);
 }
 
 void lksm_process_status(const struct mm_slot *process, struct lksm_status *status_ret)

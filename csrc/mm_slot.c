@@ -1,5 +1,5 @@
 /*
- * mm_slot.c - regions, blocks of items, fork.
+ * mm_slot.c - regions and blocks of items.
  *
  * The items of 256 neighbouring pages are one block, made at the first visit of any of them, so an item
  * needs no pointer to its process and no address: both follow from its reference.
@@ -9,7 +9,6 @@
 #include "extent.h"
 #include "index.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static void *process_alloc(struct engine *engine, uint64_t size)
@@ -110,7 +109,7 @@ void region_set_flags(struct region *region, uint64_t page, uint8_t flags)
 	region->flags[page] = flags;
 }
 
-static void drop_copy(struct region *region, uint64_t page)
+void region_drop_copy(struct region *region, uint64_t page)
 {
 	struct engine *engine = region->slot->engine;
 	struct page_copy *copy = region->copies[page];
@@ -127,11 +126,24 @@ static void region_destroy(struct region *region)
 	extent_remove(engine, region);
 	if (region->copies)
 		for (uint64_t page = 0; page < region->nr_pages; page++)
-			drop_copy(region, page);
+			region_drop_copy(region, page);
 	process_free(engine, region->copies, region->nr_pages * sizeof(*region->copies));
 	process_free(engine, region->flags, region->nr_pages);
 	process_free(engine, region->blocks, nr_blocks(region->nr_pages) * sizeof(*region->blocks));
 	process_free(engine, region, sizeof(*region));
+}
+
+/*
+ * Files the region among those that lie over the same bytes; those are aliased from now on. What may
+ * fail comes first; a region marked in vain stays marked.
+ */
+static bool find_aliases(struct engine *engine, struct region *region)
+{
+	struct region *other = NULL;
+	while ((other = extent_next_overlap(engine, region, other)) != NULL)
+		if (!region_mark_aliased(other))
+			return false;
+	return extent_add(engine, region);
 }
 
 /* A region of @slot that nothing knows of yet, or NULL. */
@@ -156,7 +168,7 @@ static struct region *region_create(struct mm_slot *slot, const struct lksm_regi
 	};
 	region->flags = process_alloc(engine, wanted->nr_pages);
 	region->blocks = process_alloc(engine, nr_blocks(wanted->nr_pages) * sizeof(*region->blocks));
-	if (!region->flags || !region->blocks || !extent_add(engine, region)) {
+	if (!region->flags || !region->blocks || !find_aliases(engine, region)) {
 		region_destroy(region);
 		return NULL;
 	}
@@ -287,193 +299,4 @@ void mm_slot_push_window(struct mm_slot *slot)
 	slot->nr_merged += slot->merged;
 	slot->window[slot->window_index] = slot->merged;
 	slot->window_index = (slot->window_index + 1) % MERGE_WINDOW;
-}
-
-/* --- fork ------------------------------------------------------------------------------------ */
-
-/* The same pages, advice and copies; @copy's own memory is there already. */
-static void share_pages(struct region *copy, const struct region *original)
-{
-	copy->is_forked = true;
-	for (uint64_t page = 0; page < copy->nr_pages; page++)
-		region_set_flags(copy, page, original->flags[page]);
-	for (uint64_t page = 0; copy->copies && page < copy->nr_pages; page++) {
-		copy->copies[page] = original->copies[page];
-		if (copy->copies[page])
-			copy->copies[page]->nr_users++;
-	}
-}
-
-static bool fork_region(struct mm_slot *child, struct region *original)
-{
-	struct lksm_region wanted = {
-		.address = original->address,
-		.pages = original->pages,
-		.nr_array_pages = original->nr_array_pages,
-		.rows = original->rows,
-		.nr_pages = original->nr_pages,
-		.is_immutable = original->is_immutable,
-		.is_excluded = original->is_excluded,
-	};
-	if (mm_slot_map(child, &wanted))
-		return false;
-	struct region *copy = child->regions[child->nr_regions - 1];
-	if (original->copies) {
-		copy->copies = process_alloc(child->engine, copy->nr_pages * sizeof(*copy->copies));
-		if (!copy->copies)
-			return false;
-	}
-	share_pages(copy, original);
-	return true;
-}
-
-struct mm_slot *mm_slot_fork(struct mm_slot *parent)
-{
-	struct mm_slot *child = mm_slot_create(parent->engine, parent->index->domain);
-	if (!child)
-		return NULL;
-	for (uint64_t i = 0; i < parent->nr_regions; i++) {
-		if (!fork_region(child, parent->regions[i])) {
-			mm_slot_destroy(child);
-			return NULL;
-		}
-	}
-	child->family_next = parent->family_next;
-	parent->family_next = child;
-	return child;
-}
-
-/* The first page of @region from @from on whose bytes are at @bytes, or nr_pages. */
-static uint64_t next_page_at(const struct region *region, const uint8_t *bytes, uint64_t from)
-{
-	uint64_t offset = (uint64_t)(uintptr_t)bytes - (uint64_t)(uintptr_t)region->pages;
-	uint64_t page = offset >> region->page_shift;
-	bool is_in_array = page < region->nr_array_pages && page << region->page_shift == offset;
-
-	if (!is_in_array && !region->copies)
-		return region->nr_pages;
-	if (!is_in_array || region->rows) {
-		page = from;
-		while (page < region->nr_pages &&
-		       !(page_is_present(region, page) && region_page(region, page) == bytes))
-			page++;
-		return page;
-	}
-	bool is_there = page >= from && page < region->nr_pages && page_is_present(region, page) &&
-			region_page(region, page) == bytes;
-	return is_there ? page : region->nr_pages;
-}
-
-/* Room to give pages of @region copies, and to enter their items in the physical map. */
-static bool prepare_copy(struct region *region)
-{
-	if (!region->copies)
-		region->copies = process_alloc(region->slot->engine,
-					       region->nr_pages * sizeof(*region->copies));
-	return region->copies && region_mark_aliased(region) &&
-	       physical_reserve(&region->slot->index->physical, 1);
-}
-
-/* The page of @region is at @copy from now on; same bytes, so it stays filed and merged. */
-static void use_copy(struct region *region, uint64_t page, struct page_copy *copy)
-{
-	struct physical_map *map = &region->slot->index->physical;
-	uint32_t ref = item_find(region, page);
-	bool was_first = ref && physical_find(map, region_page(region, page)) == ref;
-
-	if (was_first)
-		physical_remove(map, ref);
-	copy->nr_users++;
-	drop_copy(region, page);
-	region->copies[page] = copy;
-	if (was_first && !physical_find(map, copy->bytes))
-		physical_add(map, ref);
-}
-
-static struct page_copy *copy_create(struct engine *engine, const uint8_t *bytes)
-{
-	struct page_copy *copy = process_alloc(engine, sizeof(*copy));
-	if (!copy)
-		return NULL;
-	copy->bytes = frame_alloc(&engine->memory, engine->rules.page_size);
-	if (!copy->bytes) {
-		process_free(engine, copy, sizeof(*copy));
-		return NULL;
-	}
-	memcpy(copy->bytes, bytes, engine->rules.page_size);
-	return copy;
-}
-
-/* Gets ready to move the slot's forked pages at @bytes. Returns whether it has any; false in *ok_ret: no memory. */
-static bool prepare_move(struct mm_slot *slot, const uint8_t *bytes, bool *ok_ret)
-{
-	bool has_any = false;
-	for (uint64_t i = 0; i < slot->nr_regions; i++) {
-		struct region *region = slot->regions[i];
-		if (!region->is_forked || next_page_at(region, bytes, 0) == region->nr_pages)
-			continue;
-		has_any = true;
-		if (!prepare_copy(region))
-			*ok_ret = false;
-	}
-	return has_any;
-}
-
-/* All forked pages of the slot that are at @bytes are at @copy from now on. */
-static void move_pages(struct mm_slot *slot, const uint8_t *bytes, struct page_copy *copy)
-{
-	for (uint64_t i = 0; i < slot->nr_regions; i++) {
-		struct region *region = slot->regions[i];
-		if (!region->is_forked)
-			continue;
-		for (uint64_t page = 0; (page = next_page_at(region, bytes, page)) < region->nr_pages; page++)
-			use_copy(region, page, copy);
-	}
-}
-
-/*
- * Before a write, whoever must not see it moves to a copy: the writer, if the bytes are its parent's or
- * a relative has them too; else all relatives that have them, to one copy together. A page that a process
- * maps at several places stays one page.
- */
-static bool separate(struct region *region, uint64_t page)
-{
-	struct mm_slot *slot = region->slot;
-	const uint8_t *bytes = region_page(region, page);
-	bool is_array = !region->copies || !region->copies[page];
-	bool is_shared = false, ok = true;
-
-	if (!is_array && region->copies[page]->nr_users == 1)
-		return true;		/* the usual case after a first write: nobody else has it */
-	for (struct mm_slot *other = slot->family_next; other != slot; other = other->family_next)
-		is_shared |= prepare_move(other, bytes, &ok);
-	bool writer_moves = region->is_forked && (is_array || is_shared);
-	if (writer_moves)
-		prepare_move(slot, bytes, &ok);
-	else if (!is_shared)
-		return true;
-	struct page_copy *copy = ok ? copy_create(slot->engine, bytes) : NULL;
-	if (!copy)
-		return false;
-	if (writer_moves)
-		move_pages(slot, bytes, copy);
-	for (struct mm_slot *other = slot->family_next; !writer_moves && other != slot; other = other->family_next)
-		move_pages(other, bytes, copy);
-	return true;
-}
-
-int mm_slot_write(struct mm_slot *slot, uint64_t page, uint64_t offset, const void *bytes, uint64_t nr_bytes)
-{
-	uint64_t place;
-	struct region *region = mm_slot_region(slot, page, &place);
-	if (!separate(region, place)) {
-		snprintf(slot->engine->error, sizeof(slot->engine->error),
-			 "no memory to copy page %llu before it is written", (unsigned long long)page);
-		return LKSM_NO_MEMORY;
-	}
-	memcpy((uint8_t *)region_page(region, place) + offset, bytes, nr_bytes);
-	uint32_t ref = item_find(region, place);
-	if (ref && item_at(&slot->engine->items, ref)->state == ITEM_STABLE)
-		item_at(&slot->engine->items, ref)->is_private = 1;
-	return LKSM_OK;
 }

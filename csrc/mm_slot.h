@@ -11,10 +11,6 @@ struct mm_slot *mm_slot_create(struct engine *engine, uint32_t domain);
 /* All items must be gone. */
 void mm_slot_destroy(struct mm_slot *slot);
 int mm_slot_map(struct mm_slot *slot, const struct lksm_region *region);
-/* A slot over the same pages, with the same advice and no items; or NULL. */
-struct mm_slot *mm_slot_fork(struct mm_slot *parent);
-/* Writes to the page, copying first what a fork made common. */
-int mm_slot_write(struct mm_slot *slot, uint64_t page, uint64_t offset, const void *bytes, uint64_t nr_bytes);
 
 /* The region that holds @page of the process, and the page's place in it. */
 struct region *mm_slot_region(const struct mm_slot *slot, uint64_t page, uint64_t *place_ret);
@@ -27,6 +23,8 @@ void mm_slot_push_window(struct mm_slot *slot);
 
 /* Sets the flags of a page, keeping the counts of mergeable and present pages. */
 void region_set_flags(struct region *region, uint64_t page, uint8_t flags);
+/* The page is where its array says again; a copy goes with its last user. */
+void region_drop_copy(struct region *region, uint64_t page);
 /* Enters the items it has in the physical map; from now on every visit does. */
 bool region_mark_aliased(struct region *region);
 

@@ -223,7 +223,7 @@ class Engine:
             pid=None,
             domain=parent.domain,
             immutable=parent._immutable,
-            frozen=parent.frozen,
+            frozen=False,
             runtime_ms=0,
         )
         if parent._registered_at is not None and process.slot_state().is_registered:

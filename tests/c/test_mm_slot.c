@@ -2,6 +2,7 @@
  * test_mm_slot.c - regions, items, fork and copy-on-write of one process and its family.
  */
 #include "fixture.h"
+#include "fork.h"
 
 /* --- regions --------------------------------------------------------------------------------- */
 

@@ -69,9 +69,9 @@ class Engine:
         _check_at_least("nodes", nodes, 1)
         _check_at_least("initial_rounds", initial_rounds, 0)
         self.page_size = page_size
-        self.nr_nodes = nodes
-        self.lock = FairLock()
-        self.knobs = Knobs(knobs, self.lock, self._apply_knob)
+        self._nr_nodes = nodes
+        self._lock = FairLock()
+        self.knobs = Knobs(knobs, self._lock, self._apply_knob)
         self.sysfs = Sysfs(self.knobs, lambda name: int(getattr(self.counters(), name)))
         self._core: Core | None = Core(
             page_size=page_size,
@@ -84,7 +84,7 @@ class Engine:
         self._processes: list[Process] = []
         self._nr_attached = 0
         self._nr_registered = 0
-        self._scan_lock = threading.RLock()  # one scan to completion at a time; before self.lock
+        self._scan_lock = threading.RLock()  # one scan to completion at a time; before self._lock
         self._mode: Mode | None = None  # of the scan that has been prepared and is not finished
         self._scan_began = 0
         self._scan_round = 0
@@ -144,11 +144,11 @@ class Engine:
         InvalidMemory says what is wrong with the memory; then nothing is attached.
         """
         runs = as_page_runs(
-            memory, page_size=self.page_size, address=address, node=node, nr_nodes=self.nr_nodes
+            memory, page_size=self.page_size, address=address, node=node, nr_nodes=self._nr_nodes
         )
         if not 0 <= domain < 2**32:
             raise ValueError(f"domain is {domain}, expected 0 to {2**32 - 1}")
-        with self.lock:
+        with self._lock:
             core = self._open.create_process(domain)
             try:
                 for run in runs:
@@ -180,7 +180,7 @@ class Engine:
     @property
     def processes(self) -> tuple[Process, ...]:
         """Live processes in order of attachment."""
-        with self.lock:
+        with self._lock:
             _ = self._open
             return tuple(self._processes)
 
@@ -191,11 +191,11 @@ class Engine:
 
     def close(self) -> None:
         """Detaches everything and frees all memory. Closing twice is closing once."""
-        with self._scan_lock, self.lock:
+        with self._scan_lock, self._lock:
             if self._core is None:
                 return
             for process in self._processes:
-                process.release()
+                process._release()
             self._processes = []
             self._core.close()
             self._core = None
@@ -206,16 +206,16 @@ class Engine:
 
     # What processes ask of their engine (process.Host); the lock is held.
 
-    def register(self, process: Process) -> None:
-        state = process.slot_state()
+    def _register(self, process: Process) -> None:
+        state = process._slot_state()
         if not state.is_registered:
-            process.core.register()
+            process._alive.register()
             self._nr_registered += 1
             process._registered_at = self._nr_registered
-            if self.may_queue():
-                process.apply(crawler.enqueue(state.is_frozen))
+            if self._may_queue():
+                process._apply(crawler.enqueue(state.is_frozen))
 
-    def forked(self, parent: Process, child: CoreProcess, name: str | None) -> Process:
+    def _forked(self, parent: Process, child: CoreProcess, name: str | None) -> Process:
         process = self._add(
             child,
             list(parent._runs),
@@ -226,16 +226,16 @@ class Engine:
             frozen=False,
             runtime_ms=0,
         )
-        if parent._registered_at is not None and process.slot_state().is_registered:
+        if parent._registered_at is not None and process._slot_state().is_registered:
             self._nr_registered += 1
             process._registered_at = self._nr_registered
         return process
 
-    def exited(self, process: Process) -> None:
+    def _exited(self, process: Process) -> None:
         self._processes.remove(process)
         self._wrap_up_if_exhausted()
 
-    def may_queue(self) -> bool:
+    def _may_queue(self) -> bool:
         return self.knobs.run != RUN_UNMERGE
 
     # --- scanning --------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ class Engine:
         """
         if mode != "full":
             raise ValueError(f"mode is {mode!r}, expected 'full'")
-        with self._scan_lock, self.lock:
+        with self._scan_lock, self._lock:
             if self._mode is not None:
                 raise BusyError("a scan is unfinished; finish it with scan()")
             return self._prepare_full()
@@ -260,21 +260,21 @@ class Engine:
         """
         if nr_pages is not None and nr_pages < 0:
             raise ValueError(f"nr_pages is {nr_pages}, expected 0 or more")
-        with self._scan_lock, self.lock:
+        with self._scan_lock, self._lock:
             return self._batch(self.knobs.pages_to_scan if nr_pages is None else nr_pages)
 
     def full(self) -> ScanReport:
         """One crawl and its scan to completion, on this thread. An unfinished scan is finished first."""
         with self._scan_lock:
             self._finish()
-            with self.lock:
+            with self._lock:
                 before = self._open.counters(None).crawl_round
                 self._prepare_full()
                 if self._open.counters(None).crawl_round == before:
                     return ScanReport("full", before, 0, 0, 0, 0, 0)
             began = self._clock()
             self._finish()
-            with self.lock:
+            with self._lock:
                 now = self._open.counters(None)
                 return ScanReport(
                     mode="full",
@@ -304,32 +304,32 @@ class Engine:
 
     def _tree_counts(self) -> tuple[int, ...]:
         """What a quiet round leaves as it is, and the pages that the gate held back."""
-        with self.lock:
+        with self._lock:
             now = self._open.counters(None)
             counts = (now.pages_shared, now.pages_sharing, now.pages_unshared, now.rmap_items)
             return (*counts, now.nr_gated)
 
     def _prepare_full(self) -> int:
         core = self._open
-        if not self.may_queue():
+        if not self._may_queue():
             return 0
-        states = [process.slot_state() for process in self._processes]
+        states = [process._slot_state() for process in self._processes]
         registration = [
             process._registered_at if state.is_registered else None
             for process, state in zip(self._processes, states, strict=True)
         ]
         for process, state in zip(self._processes, states, strict=True):
-            if self._auto_join and process.core.join() and not state.is_registered:
-                process.core.register()
+            if self._auto_join and process._alive.join() and not state.is_registered:
+                process._alive.register()
         for position in crawler.full_order(states, registration):
             process = self._processes[position]
-            if not process.slot_state().is_registered:
+            if not process._slot_state().is_registered:
                 continue
             if registration[position] is None:
                 self._nr_registered += 1
                 process._registered_at = self._nr_registered
-            process.core.clear_scanned()
-            process.apply(crawler.enqueue(process.frozen))
+            process._alive.clear_scanned()
+            process._apply(crawler.enqueue(process.frozen))
         core.begin_round()
         self._scan_began = int(self._clock())
         self._mode = "full" if core.has_queue() else None
@@ -348,7 +348,7 @@ class Engine:
 
     def _finish(self) -> None:
         while True:
-            with self.lock:
+            with self._lock:
                 _ = self._open
                 if self._mode is None:
                     return
@@ -387,7 +387,7 @@ class Engine:
 
         Rounds, events and times are the engine's, whatever the domain.
         """
-        with self.lock:
+        with self._lock:
             now = self._open.counters(domain)
             bookkeeping = sum(size for purpose, size in self._open.memory().items() if purpose != "frames")
             tracked = now.pages_shared + now.pages_sharing + now.pages_unshared
@@ -417,8 +417,8 @@ class Engine:
     def page_table(self, process: Process) -> npt.NDArray[np.int64]:
         """int64 (n,): frame id >= 0 (equal ids: merged together), -1 private, -3 absent or unmapped."""
         self._check_member(process)
-        with self.lock:
-            return process.core.page_table(process.nr_pages)
+        with self._lock:
+            return process._alive.page_table(process.nr_pages)
 
     def groups(
         self, min_pages: int = 2, domain: int | None = None, *, with_digests: bool = True
@@ -429,7 +429,7 @@ class Engine:
         0 if `with_digests` is false: reading every content takes time), `zero`, `first_process` (index in
         `processes`), `first_page`.
         """
-        with self.lock:
+        with self._lock:
             found = self._open.groups(min_pages=min_pages, domain=domain, with_digests=with_digests)
         return found[np.lexsort((found["frame"], -found["pages"]))]
 
@@ -438,16 +438,16 @@ class Engine:
 
         [i, i] is the number of pages of i that are merged.
         """
-        with self.lock:
+        with self._lock:
             return self._open.sharing_matrix(len(self._processes))
 
     def explain(self, process: Process, page: int) -> Explanation:
         """Why a page is or is not merged. InvalidMemory if there is no such page."""
         self._check_member(process)
-        with self.lock:
+        with self._lock:
             if page < 0:
                 raise InvalidMemory(f"page {page} is not within the {process.nr_pages} of {process.name!r}")
-            found = process.core.explain(page)
+            found = process._alive.explain(page)
             other = None
             if found.other_process >= 0:
                 other = (self._processes[found.other_process].name, int(found.other_page))
@@ -465,17 +465,17 @@ class Engine:
     def digest(self, process: Process, page: int) -> int:
         """XXH3 of a page, seed 0: the same number that `groups` shows. InvalidMemory if it is absent."""
         self._check_member(process)
-        with self.lock:
-            return process.core.digest(page)
+        with self._lock:
+            return process._alive.digest(page)
 
     def memory(self) -> dict[str, int]:
         """Bytes reserved by the engine, by purpose; `frames` are copies of pages, the rest bookkeeping."""
-        with self.lock:
+        with self._lock:
             return self._open.memory()
 
     def check(self) -> list[str]:
         """Broken invariants (docs/invariants.md), one line each; empty when sound. Changes nothing."""
-        with self.lock:
+        with self._lock:
             return self._open.check()
 
 

@@ -24,16 +24,16 @@ class Host(Protocol):
     """What a process asks of the engine it belongs to."""
 
     page_size: int
-    nr_nodes: int
-    lock: FairLock
+    _nr_nodes: int
+    _lock: FairLock
 
-    def register(self, process: Process) -> None: ...
+    def _register(self, process: Process) -> None: ...
 
-    def forked(self, parent: Process, child: CoreProcess, name: str | None) -> Process: ...
+    def _forked(self, parent: Process, child: CoreProcess, name: str | None) -> Process: ...
 
-    def exited(self, process: Process) -> None: ...
+    def _exited(self, process: Process) -> None: ...
 
-    def may_queue(self) -> bool: ...
+    def _may_queue(self) -> bool: ...
 
 
 class Process:
@@ -77,7 +77,7 @@ class Process:
         return f"<lksm.Process {self.name!r}{' (exited)' if self.exited else ''}>"
 
     @property
-    def core(self) -> CoreProcess:
+    def _alive(self) -> CoreProcess:
         """The core's handle, for the engine; `ProcessGone` if there is none any more."""
         if self._core is None:
             raise ProcessGone(f"process {self.name!r} has exited, or its engine is closed")
@@ -88,15 +88,15 @@ class Process:
     @property
     def nr_pages(self) -> int:
         """Pages of all regions, absent ones included."""
-        with self._host.lock:
-            _ = self.core
+        with self._host._lock:
+            _ = self._alive
             return sum(run.nr_pages for run in self._runs)
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """The regions in address order; arrays are uint8 (n, page_size) views of the owner's memory."""
-        with self._host.lock:
-            _ = self.core
+        with self._host._lock:
+            _ = self._alive
             return tuple(Region(r.address, r.pages, r.rows, r.node, r.flags) for r in self._runs)
 
     @property
@@ -111,8 +111,8 @@ class Process:
     @property
     def state(self) -> ProcessState:
         """State bits: FROZEN or LISTED, NEWCOMER or SCANNED (spec 7.5)."""
-        with self._host.lock:
-            status = self.core.status()
+        with self._host._lock:
+            status = self._alive.status()
         state = ProcessState.FROZEN if self._frozen else ProcessState.LISTED
         if status.is_newcomer:
             state |= ProcessState.NEWCOMER
@@ -122,8 +122,8 @@ class Process:
 
     def stats(self) -> ProcessStats:
         """What this process contributes to the counters (spec 12.6)."""
-        with self._host.lock:
-            status = self.core.status()
+        with self._host._lock:
+            status = self._alive.status()
         return ProcessStats(
             pages=status.nr_mapped,
             rmap_items=status.rmap_items,
@@ -144,8 +144,8 @@ class Process:
     def read(self, page: int, n: int = 1) -> npt.NDArray[np.uint8]:
         """A copy of n pages, uint8 (n, page_size). InvalidMemory if one is absent or out of range."""
         start, stop = self._range(page, page + n)
-        with self._host.lock:
-            return self.core.read(start, stop - start)
+        with self._host._lock:
+            return self._alive.read(start, stop - start)
 
     def write(self, page: int, data: npt.NDArray[np.uint8] | bytes, offset: int = 0) -> None:
         """Writes bytes within one page and counts a fault.
@@ -160,8 +160,8 @@ class Process:
             raise InvalidMemory(
                 f"{source.nbytes} bytes at offset {offset} do not fit a page of {self._host.page_size}"
             )
-        with self._host.lock:
-            core = self.core
+        with self._host._lock:
+            core = self._alive
             if not self._immutable and not self._run_of(start).pages.flags.writeable:
                 raise InvalidMemory(f"page {start} lies in an array that is read-only")
             core.write(start, offset, source)
@@ -173,8 +173,8 @@ class Process:
         Whether a page changed is seen at its next visit, touched or not.
         """
         start, stop = self._range(start, stop)
-        with self._host.lock:
-            _ = self.core
+        with self._host._lock:
+            _ = self._alive
             self.faults += stop - start
 
     def map(self, region: Region) -> None:
@@ -184,15 +184,15 @@ class Process:
         pages, or it lies over a page that is present.
         """
         (run,) = _as_runs(region, self._host)
-        with self._host.lock:
-            self.core.map(run, is_immutable=self._immutable)
+        with self._host._lock:
+            self._alive.map(run, is_immutable=self._immutable)
             self._runs = sorted([*self._runs, run], key=lambda each: each.address)
 
     def unmap(self, start: int, stop: int) -> None:
         """Pages start to stop - 1 become absent; they keep their numbers. Never fails for memory."""
         start, stop = self._range(start, stop)
-        with self._host.lock:
-            self.core.unmap(start, stop)
+        with self._host._lock:
+            self._alive.unmap(start, stop)
 
     def advise(self, advice: Advice, start: int = 0, stop: int | None = None) -> None:
         """Offers pages for merging, or takes them out.
@@ -202,18 +202,18 @@ class Process:
         """
         if advice not in ("mergeable", "unmergeable"):
             raise ValueError(f"advice is {advice!r}, expected 'mergeable' or 'unmergeable'")
-        with self._host.lock:
-            core = self.core
+        with self._host._lock:
+            core = self._alive
             start, stop = self._range(start, self.nr_pages if stop is None else stop)
             core.advise(start, stop, is_mergeable=advice == "mergeable")
             if advice == "mergeable" and core.status().is_mergeable:
-                self._host.register(self)
+                self._host._register(self)
 
     # --- its life --------------------------------------------------------------------------------
 
-    def slot_state(self) -> SlotState:
+    def _slot_state(self) -> SlotState:
         """What the policy needs to know; the caller holds the engine's lock."""
-        status = self.core.status()
+        status = self._alive.status()
         return SlotState(
             is_registered=status.is_registered,
             is_frozen=self._frozen,
@@ -222,32 +222,32 @@ class Process:
             is_cursor=status.is_cursor,
         )
 
-    def apply(self, action: Action) -> None:
+    def _apply(self, action: Action) -> None:
         """Does to the queue what the policy decided; the caller holds the engine's lock."""
         match action:
             case Action.ENQUEUE_NORMAL | Action.ENQUEUE_FROZEN:
-                self.core.enqueue(is_frozen=action is Action.ENQUEUE_FROZEN)
+                self._alive.enqueue(is_frozen=action is Action.ENQUEUE_FROZEN)
             case Action.DEQUEUE:
-                self.core.dequeue()
+                self._alive.dequeue()
             case Action.REQUEUE_WHEN_DONE | Action.DO_NOT_REQUEUE:
-                self.core.requeue_frozen(action is Action.REQUEUE_WHEN_DONE)
+                self._alive.requeue_frozen(action is Action.REQUEUE_WHEN_DONE)
             case Action.NOTHING:
                 pass
 
     def freeze(self) -> None:
         """Its task was frozen: it waits for a scan, also one that is running now (spec 7.5)."""
-        with self._host.lock:
-            action = crawler.on_freeze(self.slot_state())
+        with self._host._lock:
+            action = crawler.on_freeze(self._slot_state())
             self._frozen = True
-            if self._host.may_queue():
-                self.apply(action)
+            if self._host._may_queue():
+                self._apply(action)
 
     def thaw(self) -> None:
         """Its task runs again (spec 7.5)."""
-        with self._host.lock:
-            action = crawler.on_thaw(self.slot_state())
+        with self._host._lock:
+            action = crawler.on_thaw(self._slot_state())
             self._frozen = False
-            self.apply(action)
+            self._apply(action)
 
     def fork(self, name: str | None = None) -> Process:
         """A child that shares this process's regions, and its registration and advice.
@@ -255,22 +255,22 @@ class Process:
         Before the first `write` to a shared page, by either side, the child gets a copy of that page.
         Writes with plain numpy reach both. Pages that both still share are one page: never a saving.
         """
-        with self._host.lock:
-            return self._host.forked(self, self.core.fork(), name)
+        with self._host._lock:
+            return self._host._forked(self, self._alive.fork(), name)
 
     def exit(self) -> None:
         """Leaves: at return nothing of it is linked or counted, and its arrays are released.
 
         Never fails, and may be called during a scan. Exiting twice is exiting once.
         """
-        with self._host.lock:
+        with self._host._lock:
             if self._core is None:
                 return
             self._core.destroy()
-            self.release()
-            self._host.exited(self)
+            self._release()
+            self._host._exited(self)
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """Forgets the core's handle and the arrays: the core knows them no more."""
         self._core = None
         self._runs = []
@@ -294,7 +294,7 @@ def _as_runs(region: Region, host: Host) -> list[PageRun]:
 
     if not isinstance(region, Region):
         raise InvalidMemory(f"region is a {type(region).__name__}, expected a Region")
-    return as_page_runs(region, page_size=host.page_size, nr_nodes=host.nr_nodes)
+    return as_page_runs(region, page_size=host.page_size, nr_nodes=host._nr_nodes)
 
 
 def _as_bytes(data: npt.NDArray[np.uint8] | bytes) -> npt.NDArray[np.uint8]:

@@ -300,7 +300,7 @@ static void check_slot(struct checker *checker, const struct mm_slot *slot, uint
 		check_region(checker, slot->regions[i], i, nr_pages, counts);
 		nr_pages += slot->regions[i]->nr_pages;
 	}
-	for (uint32_t i = 0; i < MERGE_WINDOW; i++)
+	for (uint32_t i = 0; i < LKSM_MAX_WINDOW; i++)
 		score += slot->window[i];
 	expect(checker, nr_pages == slot->nr_pages, "I10 process %" PRIu64 ": %" PRIu64 " pages, count says %" PRIu64,
 	       position, nr_pages, slot->nr_pages);
@@ -316,10 +316,18 @@ static void check_slot(struct checker *checker, const struct mm_slot *slot, uint
 	       slot->nr_unstable);
 	expect(checker, score == slot->nr_merged, "I11 process %" PRIu64 ": score %" PRIu64 ", window sums to %" PRIu64,
 	       position, slot->nr_merged, score);
+	expect(checker, slot->window_index < slot->engine->merge_window,
+	       "I11 process %" PRIu64 ": place %u in a window of %u", position, slot->window_index,
+	       slot->engine->merge_window);
 	expect(checker, slot->pending == LKSM_PENDING_NONE || slot->is_registered,
 	       "I11 process %" PRIu64 ": queued but not registered", position);
 	expect(checker, !(slot->is_newcomer && slot->is_scanned),
 	       "I11 process %" PRIu64 ": newcomer, yet scanned", position);
+	expect(checker,
+	       slot->completion <= slot->engine->nr_completions &&
+		       (slot->completion != 0) == (slot->is_registered && !slot->is_newcomer),
+	       "I11 process %" PRIu64 ": completion %" PRIu64 " of %" PRIu64, position, slot->completion,
+	       slot->engine->nr_completions);
 }
 
 /* A cursor that is on no region is about to leave its process. */

@@ -33,7 +33,8 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 {
 	uint64_t page_size = options->page_size;
 	if (page_size < LINE_SIZE || page_size > (uint64_t)1 << 30 || page_size & (page_size - 1) ||
-	    options->max_page_sharing < 2 || !options->hash)
+	    options->max_page_sharing < 2 || !options->merge_window || options->merge_window > LKSM_MAX_WINDOW ||
+	    !options->hash)
 		return LKSM_INVALID;
 	struct engine *engine = memory_alloc_first(sizeof(*engine));
 	if (!engine)
@@ -46,6 +47,8 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 	pool_init(&engine->extents, &engine->memory, LKSM_FOR_PROCESSES, sizeof(struct extent), 0);
 	engine->initial_rounds = options->initial_rounds;
 	engine->max_page_sharing = options->max_page_sharing;
+	engine->merge_window = options->merge_window;
+	engine->gate_first = options->gate_first;
 	*engine_ret = engine;
 	return LKSM_OK;
 }
@@ -267,6 +270,11 @@ void lksm_dequeue(struct mm_slot *process)
 	scan_dequeue(process);
 }
 
+void lksm_move_to_front(struct mm_slot *process)
+{
+	scan_move_to_front(process);
+}
+
 void lksm_clear_scanned(struct mm_slot *process)
 {
 	process->is_scanned = false;
@@ -277,8 +285,11 @@ void lksm_requeue_frozen(struct mm_slot *process, bool is_wanted)
 	process->requeue_frozen = is_wanted && process->pending != LKSM_PENDING_NONE;
 }
 
-void lksm_begin_round(struct engine *engine)
+void lksm_begin_round(struct engine *engine, uint64_t now)
 {
+	engine->now = now;
+	if (engine->cursor.slot)
+		engine->cursor.slot->started = now;	/* or its scan would seem to have lasted as long as the stop */
 	engine->crawl_round++;
 	engine->nr_gated = 0;
 	engine->nr_scanned_slots = 0;
@@ -299,6 +310,11 @@ int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *
 bool lksm_has_queue(const struct engine *engine)
 {
 	return engine->queue != NULL;
+}
+
+struct mm_slot *lksm_next_queued(const struct engine *engine, const struct mm_slot *process)
+{
+	return process ? process->queue_next : engine->queue;
 }
 
 void lksm_unmerge(struct engine *engine)
@@ -376,3 +392,4 @@ uint64_t lksm_check(struct engine *engine, char *text, size_t size)
 {
 	return check(engine, text, size);
 }
+void lksm_set_smart_scan(struct engine *engine, bool is_on) { (void)engine; (void)is_on; }

@@ -12,6 +12,8 @@
  */
 #pragma once
 
+#define LKSM_MAX_WINDOW 16	/* the longest merge window, in scans */
+
 enum lksm_error {
 	LKSM_OK = 0,
 	LKSM_NO_MEMORY = -1,	/* an allocation failed; the engine is as it was */
@@ -67,6 +69,8 @@ struct lksm_options {
 	uint64_t seed;			/* chooses which cache lines are sampled */
 	uint64_t initial_rounds;	/* the checksum gate is closed below this round */
 	uint64_t max_page_sharing;	/* sharers a frame may have, at least 2 */
+	uint32_t merge_window;		/* scans that the score of a process covers, 1 to LKSM_MAX_WINDOW */
+	bool gate_first;		/* upstream's order: the gate in every round, and before merged contents */
 	lksm_hash hash;			/* must live as long as the engine, as must the secrets */
 	const void *secret;		/* for keys and checksums: this engine's own */
 	const void *digest_secret;	/* for digests: the same in every engine */
@@ -104,6 +108,9 @@ struct lksm_counters {
 	uint64_t round_merged;		/* merged in this round */
 	uint64_t round_broken;		/* broken in this round */
 	uint64_t round_pages;		/* pages visited in this round */
+	uint64_t pages_skipped;		/* visits that smart scan left out, so far */
+	uint64_t bytes_compared;	/* that compares of two pages looked at, so far */
+	uint64_t bytes_hashed;		/* that keys and checksums were taken from, so far */
 };
 
 struct lksm_status {
@@ -115,7 +122,9 @@ struct lksm_status {
 	uint64_t nr_merged;		/* sum of the merge window */
 	uint64_t nr_scans;		/* pages visited since it was last queued */
 	uint64_t elapsed;		/* what its last completed scan took, in the caller's clock */
-	uint64_t window[3];		/* pages merged in its last three scans, oldest first */
+	uint64_t completion;		/* of all completed scans of processes, which one was its last; 0: none */
+	uint64_t window[LKSM_MAX_WINDOW];	/* pages merged in its last scans, oldest first */
+	uint32_t nr_window;		/* scans in it: the engine's merge window */
 	uint32_t pending;		/* enum lksm_pending */
 	bool is_registered;		/* known to the scanner */
 	bool is_newcomer;		/* not yet scanned once */
@@ -150,6 +159,8 @@ void lksm_engine_destroy(struct engine *engine);
 const char *lksm_error_text(const struct engine *engine);
 /* LKSM_BUSY while any page is shared, unless the value stays as it is. */
 int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing);
+/* On: pages that were visited often and are not merged are visited less and less often. Off at first. */
+void lksm_set_smart_scan(struct engine *engine, bool is_on);
 
 /* A process without pages, at the end of the order of creation. */
 int lksm_process_create(struct engine *engine, uint32_t domain, struct mm_slot **process_ret);
@@ -176,19 +187,27 @@ void lksm_process_status(const struct mm_slot *process, struct lksm_status *stat
 /* The queue of processes to scan. A process that is queued already only changes class. */
 void lksm_enqueue(struct mm_slot *process, bool is_frozen);
 void lksm_dequeue(struct mm_slot *process);
+/* It will be scanned before all others that wait. What is being scanned or is not queued stays where it is. */
+void lksm_move_to_front(struct mm_slot *process);
 /* It waits for a scan in its own right, not only because it froze. */
 void lksm_clear_scanned(struct mm_slot *process);
 /* When the process under the cursor is done, queue it once more as frozen. */
 void lksm_requeue_frozen(struct mm_slot *process, bool is_wanted);
-/* A full or partial scan has been prepared: its scan starts with a new unstable tree. */
-void lksm_begin_round(struct engine *engine);
+/*
+ * A full or partial scan has been prepared: it starts with a new unstable tree. A process that an earlier
+ * one has left half scanned is finished first, in the old tree; @now, the caller's clock, is when that goes on.
+ */
+void lksm_begin_round(struct engine *engine, uint64_t now);
 /*
  * Visits up to @nr_pages pages of the queue. @now is the caller's clock. Ends early when the queue is
- * exhausted or memory is: LKSM_NO_MEMORY only if no page was visited; the cursor stays on that page.
+ * exhausted or memory is: LKSM_NO_MEMORY only if no page was visited; the cursor stays on that page. With
+ * gate_first it also ends at the end of the queue if processes stand in front of where it began.
  */
 int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *nr_scanned_ret);
 /* Does any process wait to be scanned? */
 bool lksm_has_queue(const struct engine *engine);
+/* The process that is queued behind @process, or first if that is NULL; NULL behind the last one. */
+struct mm_slot *lksm_next_queued(const struct engine *engine, const struct mm_slot *process);
 /* Forgets every item, frame and queued process. Needs no memory and never fails. */
 void lksm_unmerge(struct engine *engine);
 

@@ -3,6 +3,12 @@
  * its page table entry at a frame that nobody can write.
  *
  * Row numbers are those of the decision table in the specification, section 3.3.
+ *
+ * Two orders of steps. LKSM's: stable tree, gate, unstable tree. Upstream's (12.2, gate_first): gate, stable
+ * tree, unstable tree. There a write breaks a merged page at once, so its next visit is that of an unmerged
+ * one. Here the visit finds out: as long as the page equals its frame it counts as merged and stays, else it
+ * is detached and goes on to the gate, where its new bytes meet the checksum of its old ones. The case of
+ * a merged page that its item does not know of comes from fork; here such pages are aliases.
  */
 #include "merge.h"
 
@@ -14,14 +20,12 @@
 static bool is_still_merged(const struct engine *engine, uint32_t item_ref);
 static bool is_alias(struct index *index, uint32_t item_ref);
 static void look_at(struct index *index, uint32_t item_ref, struct look *look_ret);
-static bool is_gated(struct engine *engine, struct rmap_item *item, struct look *look);
+static bool is_gated(struct engine *engine, uint32_t item_ref, struct look *look);
 static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref, const struct look *look);
 
 void compare_and_merge(struct engine *engine, uint32_t item_ref)
 {
-	struct rmap_item *item = item_at(&engine->items, item_ref);
-	struct region *region = item_region(&engine->items, item_ref);
-	struct index *index = region->slot->index;
+	struct index *index = item_region(&engine->items, item_ref)->slot->index;
 	struct look look;
 	struct place place;
 
@@ -31,13 +35,15 @@ void compare_and_merge(struct engine *engine, uint32_t item_ref)
 	if (is_alias(index, item_ref))			/* one page with another item: never a saving */
 		return;
 	look_at(index, item_ref, &look);
+	if (engine->gate_first && is_gated(engine, item_ref, &look))	/* row 7, upstream's place */
+		return;
 
 	uint32_t node = stable_tree_search(index, &look, &place);
 	if (node && node_has_room(engine, node_at(engine, node))) {
 		stable_tree_attach(index, node, item_ref);	/* row 6: joins a merged content */
 		return;
 	}
-	if (is_gated(engine, item, &look))		/* row 7: has not held still for a round */
+	if (!engine->gate_first && is_gated(engine, item_ref, &look))	/* row 7: has not held still for a round */
 		return;
 
 	uint32_t twin = unstable_tree_search(index, &look, &place);
@@ -109,11 +115,19 @@ static void look_at(struct index *index, uint32_t item_ref, struct look *look_re
 	item->has_key = item_region(&engine->items, item_ref)->is_immutable;
 }
 
-/* The checksum gate: below the initial rounds a page must have kept its checksum since its last visit. */
-static bool is_gated(struct engine *engine, struct rmap_item *item, struct look *look)
+/*
+ * The checksum gate: a page must have kept its checksum since its last visit. It is closed below the
+ * initial rounds, but not for frozen processes; in upstream's order in every round and for everybody.
+ */
+static bool is_gated(struct engine *engine, uint32_t item_ref, struct look *look)
 {
-	if (engine->scan_round >= engine->initial_rounds || item->bypasses_gate)
+	struct rmap_item *item = item_at(&engine->items, item_ref);
+	bool is_open = engine->scan_round >= engine->initial_rounds || item->bypasses_gate;
+
+	if (is_open && !engine->gate_first)
 		return false;
+	if (item->checksum && item_region(&engine->items, item_ref)->is_immutable)
+		return false;	/* it was taken from these very bytes */
 	uint32_t checksum = page_checksum(&engine->rules, look);
 	if (checksum == item->checksum)
 		return false;

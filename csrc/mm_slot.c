@@ -298,5 +298,5 @@ void mm_slot_push_window(struct mm_slot *slot)
 	slot->nr_merged -= slot->window[slot->window_index];
 	slot->nr_merged += slot->merged;
 	slot->window[slot->window_index] = slot->merged;
-	slot->window_index = (slot->window_index + 1) % MERGE_WINDOW;
+	slot->window_index = (slot->window_index + 1) % slot->engine->merge_window;
 }

@@ -294,6 +294,9 @@ void report_counters(const struct engine *engine, int64_t domain, struct lksm_co
 		.round_merged = engine->merged - engine->round_merged,
 		.round_broken = engine->broken - engine->round_broken,
 		.round_pages = engine->pages_scanned - engine->round_pages,
+		.pages_skipped = engine->pages_skipped,
+		.bytes_compared = engine->work.bytes_compared,
+		.bytes_hashed = engine->work.bytes_hashed,
 	};
 	for (const struct index *index = engine->indexes; index; index = index->next) {
 		if (domain >= 0 && index->domain != domain)
@@ -325,6 +328,8 @@ void report_status(const struct mm_slot *slot, struct lksm_status *status_ret)
 		.nr_merged = slot->nr_merged,
 		.nr_scans = slot->nr_scans,
 		.elapsed = slot->elapsed,
+		.completion = slot->completion,
+		.nr_window = slot->engine->merge_window,
 		.pending = slot->pending,
 		.is_registered = slot->is_registered,
 		.is_newcomer = slot->is_newcomer,
@@ -332,8 +337,8 @@ void report_status(const struct mm_slot *slot, struct lksm_status *status_ret)
 		.is_cursor = slot->engine->cursor.slot == slot,
 		.is_mergeable = mm_slot_is_mergeable(slot),
 	};
-	for (uint32_t i = 0; i < MERGE_WINDOW; i++)
-		status.window[i] = slot->window[(slot->window_index + i) % MERGE_WINDOW];
+	for (uint32_t i = 0; i < status.nr_window; i++)
+		status.window[i] = slot->window[(slot->window_index + i) % status.nr_window];
 	for (uint64_t i = 0; i < slot->nr_regions; i++)
 		status.nr_mapped += slot->regions[i]->nr_present;
 	*status_ret = status;

@@ -20,6 +20,24 @@ static void begin_slot(struct engine *engine, struct mm_slot *slot)
 		slot->started = engine->now;
 }
 
+/* --- the queue ------------------------------------------------------------------------------- */
+
+/* Puts the slot behind @previous, or first if that is NULL. */
+static void link_slot(struct engine *engine, struct mm_slot *slot, struct mm_slot *previous)
+{
+	slot->queue_previous = previous;
+	slot->queue_next = previous ? previous->queue_next : engine->queue;
+	*(previous ? &previous->queue_next : &engine->queue) = slot;
+	*(slot->queue_next ? &slot->queue_next->queue_previous : &engine->queue_last) = slot;
+}
+
+static void unlink_slot(struct engine *engine, struct mm_slot *slot)
+{
+	*(slot->queue_previous ? &slot->queue_previous->queue_next : &engine->queue) = slot->queue_next;
+	*(slot->queue_next ? &slot->queue_next->queue_previous : &engine->queue_last) = slot->queue_previous;
+	slot->queue_next = slot->queue_previous = NULL;
+}
+
 void scan_enqueue(struct mm_slot *slot, bool is_frozen)
 {
 	struct engine *engine = slot->engine;
@@ -29,10 +47,7 @@ void scan_enqueue(struct mm_slot *slot, bool is_frozen)
 	if (is_queued)
 		return;
 	slot->nr_scans = 0;
-	slot->queue_next = NULL;
-	slot->queue_previous = engine->queue_last;
-	*(engine->queue_last ? &engine->queue_last->queue_next : &engine->queue) = slot;
-	engine->queue_last = slot;
+	link_slot(engine, slot, engine->queue_last);
 }
 
 void scan_dequeue(struct mm_slot *slot)
@@ -44,10 +59,18 @@ void scan_dequeue(struct mm_slot *slot)
 		return;
 	if (engine->cursor.slot == slot)
 		begin_slot(engine, slot->queue_next);
-	*(slot->queue_previous ? &slot->queue_previous->queue_next : &engine->queue) = slot->queue_next;
-	*(slot->queue_next ? &slot->queue_next->queue_previous : &engine->queue_last) = slot->queue_previous;
-	slot->queue_next = slot->queue_previous = NULL;
+	unlink_slot(engine, slot);
 	slot->pending = LKSM_PENDING_NONE;
+}
+
+void scan_move_to_front(struct mm_slot *slot)
+{
+	struct engine *engine = slot->engine;
+
+	if (slot->pending == LKSM_PENDING_NONE || engine->cursor.slot == slot)
+		return;
+	unlink_slot(engine, slot);
+	link_slot(engine, slot, NULL);
 }
 
 void scan_remove(struct mm_slot *slot)
@@ -58,8 +81,10 @@ void scan_remove(struct mm_slot *slot)
 	/* Should it come back, it comes as a new one. */
 	memset(slot->window, 0, sizeof(slot->window));
 	slot->window_index = 0;
-	slot->nr_merged = slot->merged = slot->broken = slot->nr_scans = slot->elapsed = 0;
+	slot->nr_merged = slot->merged = slot->broken = slot->nr_scans = slot->elapsed = slot->completion = 0;
 }
+
+/* --- the walk -------------------------------------------------------------------------------- */
 
 /* A new round: the unstable trees are dropped, and sized for what is queued. */
 static void begin_round(struct engine *engine)
@@ -81,6 +106,7 @@ static void complete_slot(struct mm_slot *slot)
 	slot->is_scanned = true;
 	mm_slot_push_window(slot);
 	slot->elapsed = slot->engine->now - slot->started;
+	slot->completion = ++slot->engine->nr_completions;
 	slot->merged = slot->broken = 0;
 	slot->engine->nr_scanned_slots++;
 	scan_dequeue(slot);
@@ -100,6 +126,14 @@ static void close_slot(struct mm_slot *slot)
 		scan_remove(slot);
 }
 
+/* From the head: over the queue once more, in a new round if one has been prepared since. */
+static void begin_pass(struct engine *engine)
+{
+	if (engine->scan_round < engine->crawl_round)
+		begin_round(engine);
+	begin_slot(engine, engine->queue);
+}
+
 /*
  * Moves the cursor to the next page to visit. Items of pages that may no longer be merged go as it
  * passes; slots are closed as they end. False if the cursor reaches the head.
@@ -108,13 +142,6 @@ static bool find_page(struct engine *engine)
 {
 	struct cursor *cursor = &engine->cursor;
 
-	if (!cursor->slot) {
-		if (!engine->queue)
-			return false;
-		if (engine->scan_round < engine->crawl_round)
-			begin_round(engine);
-		begin_slot(engine, engine->queue);
-	}
 	while (cursor->slot) {
 		while (cursor->region) {
 			struct region *region = cursor->region;
@@ -152,12 +179,18 @@ static uint32_t locate_item(struct engine *engine)
 	return ref;
 }
 
-int scan(struct engine *engine, uint64_t nr_pages, uint64_t *nr_scanned_ret)
+/*
+ * Visits up to @nr_pages pages from the cursor on and returns how many. Ends at the head; the cursor is on
+ * a slot afterwards only if the pages were enough, or memory was not.
+ */
+static uint64_t scan_pass(struct engine *engine, uint64_t nr_pages)
 {
 	uint64_t nr_scanned = 0;
 
 	ahead_reset(engine);
-	while (nr_pages && find_page(engine) && nr_scanned < nr_pages) {
+	if (!engine->cursor.slot)
+		begin_pass(engine);
+	while (find_page(engine) && nr_scanned < nr_pages) {
 		uint32_t ref = locate_item(engine);
 		if (!ref)
 			break;
@@ -167,6 +200,19 @@ int scan(struct engine *engine, uint64_t nr_pages, uint64_t *nr_scanned_ret)
 		engine->pages_scanned++;
 		nr_scanned++;
 		compare_and_merge(engine, ref);
+	}
+	return nr_scanned;
+}
+
+int scan(struct engine *engine, uint64_t nr_pages, uint64_t *nr_scanned_ret)
+{
+	uint64_t nr_scanned = 0;
+
+	/* Slots that were moved to the front, or queued once more, are left when the cursor reaches the head. */
+	while (nr_scanned < nr_pages && engine->queue) {
+		nr_scanned += scan_pass(engine, nr_pages - nr_scanned);
+		if (engine->cursor.slot || engine->gate_first)
+			break;
 	}
 	if (nr_pages && !nr_scanned && engine->cursor.slot)
 		return LKSM_NO_MEMORY;

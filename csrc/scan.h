@@ -10,6 +10,8 @@
 void scan_enqueue(struct mm_slot *slot, bool is_frozen);
 /* Takes the slot out of the queue; a cursor on it moves to the next one. */
 void scan_dequeue(struct mm_slot *slot);
+/* Puts a slot that is queued, but not under the cursor, at the front of the queue. */
+void scan_move_to_front(struct mm_slot *slot);
 /* Unregisters the slot: the scanner knows it no more. */
 void scan_remove(struct mm_slot *slot);
 /* Visits up to @nr_pages pages; see lksm_scan(). */

@@ -95,6 +95,12 @@ struct keyset {
 	bool has_zero;			/* key 0 is in the set */
 };
 
+/* What telling pages apart has cost so far. */
+struct work {
+	uint64_t bytes_compared;	/* looked at by compares of two pages */
+	uint64_t bytes_hashed;		/* handed to the hash for keys and checksums */
+};
+
 /* How pages are told apart; the same for all pages of an engine. */
 #define SAMPLE_LINES 3
 #define LINE_SIZE 64
@@ -107,6 +113,7 @@ struct page_rules {
 	const void *secret;		/* for keys and checksums */
 	const void *digest_secret;	/* for digests */
 	size_t secret_size;
+	struct work *work;		/* booked here; whoever works beside others has rules with a book of its own */
 };
 
 /* One look at a page: its bytes and what has been computed from them so far. */
@@ -128,6 +135,8 @@ enum item_state {
 	ITEM_STABLE		/* in the list of a stable node */
 };
 
+#define ROUND_BITS 40	/* a round every millisecond: 34 years */
+
 /* 32 bytes a page, and all of it earns its place. */
 struct rmap_item {
 	union {
@@ -143,7 +152,9 @@ struct rmap_item {
 	};
 	uint32_t checksum;		/* of the last gated visit, bit 0 clear; 0 when never computed */
 	uint64_t key;			/* it was last filed under */
-	uint64_t round : 56;		/* UNSTABLE: the round it was filed in */
+	uint64_t round : ROUND_BITS;	/* UNSTABLE: the round it was filed in */
+	uint64_t age : 8;		/* smart scan: visits while not merged, as far as 255 */
+	uint64_t remaining_skips : 8;	/* smart scan: visits still to be left out */
 	uint64_t state : 2;		/* enum item_state */
 	uint64_t bypasses_gate : 1;	/* this visit skips the checksum gate: its process is frozen */
 	uint64_t is_private : 1;	/* STABLE: written or unmerged since its last visit */
@@ -252,8 +263,6 @@ struct region {
 	bool is_aliased;		/* some page may be mapped elsewhere too */
 };
 
-#define MERGE_WINDOW 3
-
 struct mm_slot {
 	struct engine *engine;
 	struct index *index;		/* of its domain */
@@ -269,7 +278,7 @@ struct mm_slot {
 	uint64_t rmap_items;		/* items in existence */
 	uint64_t nr_stable;		/* of these, merged */
 	uint64_t nr_unstable;		/* of these, counted as unshared */
-	uint64_t window[MERGE_WINDOW];	/* merges in each of the last completed scans */
+	uint64_t window[LKSM_MAX_WINDOW];	/* merges in each of the last completed scans; 0 beyond the engine's window */
 	uint32_t window_index;		/* which is overwritten next */
 	uint64_t nr_merged;		/* sum of the window: the score */
 	uint64_t merged;		/* merges since its last completed scan */
@@ -277,6 +286,7 @@ struct mm_slot {
 	uint64_t nr_scans;		/* pages visited since it was queued */
 	uint64_t started;		/* when its scan began, in the caller's clock */
 	uint64_t elapsed;		/* what the last completed scan took */
+	uint64_t completion;		/* which of the engine's completions that was; 0: none yet */
 	uint64_t position;		/* scratch: place in the order of creation */
 	uint64_t mark;			/* scratch: last group that counted it */
 	enum lksm_pending pending;	/* queued as what */
@@ -319,18 +329,24 @@ struct engine {
 	struct ahead ahead[AHEAD_PAGES];	/* by address; of this batch */
 	uint64_t initial_rounds;	/* the gate is closed below this round */
 	uint64_t max_page_sharing;	/* sharers a frame may have */
+	uint32_t merge_window;		/* scans in the window of a process */
+	bool gate_first;		/* the gate comes before the stable tree, in every round */
+	bool smart_scan;		/* pages that do not merge are visited less often */
 	uint64_t crawl_round;		/* scans prepared so far */
 	uint64_t scan_round;		/* generation of the unstable trees; 0 after unmerge */
 	uint64_t next_frame_id;
 	uint64_t merged;		/* pages that joined a frame with a sharer */
 	uint64_t broken;		/* pages that left a frame that kept one */
 	uint64_t pages_scanned;
+	uint64_t pages_skipped;
+	uint64_t nr_completions;	/* scans of processes that were completed */
+	struct work work;
 	uint64_t nr_gated;		/* in this round */
 	uint64_t nr_scanned_slots;	/* in this round */
 	uint64_t round_merged;		/* merged when this round began */
 	uint64_t round_broken;
 	uint64_t round_pages;
-	uint64_t now;			/* the caller's clock at the last scan */
+	uint64_t now;			/* the caller's clock when it was last told */
 	void (*before_merge)(void *);	/* for tests: called between search and merge */
 	void *before_merge_data;
 	char error[160];		/* the last error, in one line */

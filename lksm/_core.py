@@ -153,7 +153,16 @@ def _is_xxh3(found: LentHash) -> bool:
 class Core:
     """One engine of the core. Not thread-safe: its owner holds a lock."""
 
-    def __init__(self, *, page_size: int, seed: int, initial_rounds: int, max_page_sharing: int) -> None:
+    def __init__(
+        self,
+        *,
+        page_size: int,
+        seed: int,
+        initial_rounds: int,
+        max_page_sharing: int,
+        gate_first: bool = False,
+        merge_window: int = 3,
+    ) -> None:
         lent = lent_hash()
         self.page_size = page_size
         self._secrets = ffi.from_buffer(lent.secret(seed)), ffi.from_buffer(lent.secret(0))
@@ -164,6 +173,8 @@ class Core:
                 "seed": seed,
                 "initial_rounds": initial_rounds,
                 "max_page_sharing": max_page_sharing,
+                "merge_window": merge_window,
+                "gate_first": gate_first,
                 "hash": ffi.cast("lksm_hash", lent.address),
                 "secret": self._secrets[0],
                 "digest_secret": self._secrets[1],
@@ -173,7 +184,9 @@ class Core:
         result = ffi.new("struct engine **")
         error = lib.lksm_engine_create(options, result)
         if error:
-            raise _EXCEPTIONS[error](f"cannot make an engine for {page_size}-byte pages")
+            raise _EXCEPTIONS[error](
+                f"cannot make an engine for {page_size}-byte pages and a merge window of {merge_window}"
+            )
         self._engine = ffi.gc(result[0], lib.lksm_engine_destroy)
 
     def fail(self, error: int) -> NoReturn:
@@ -194,8 +207,11 @@ class Core:
         if error:
             self.fail(error)
 
-    def begin_round(self) -> None:
-        lib.lksm_begin_round(self._engine)
+    def set_smart_scan(self, is_on: bool) -> None:
+        lib.lksm_set_smart_scan(self._engine, is_on)
+
+    def begin_round(self, now: int) -> None:
+        lib.lksm_begin_round(self._engine, now)
 
     def scan(self, nr_pages: int, now: int) -> int:
         result = ffi.new("uint64_t *")
@@ -206,6 +222,15 @@ class Core:
 
     def has_queue(self) -> bool:
         return bool(lib.lksm_has_queue(self._engine))
+
+    def queue(self) -> list[int]:
+        """Addresses of the processes that wait to be scanned, in order (`CoreProcess.address`)."""
+        addresses = []
+        slot = lib.lksm_next_queued(self._engine, ffi.NULL)
+        while slot:
+            addresses.append(_address(slot))
+            slot = lib.lksm_next_queued(self._engine, slot)
+        return addresses
 
     def unmerge(self) -> None:
         lib.lksm_unmerge(self._engine)
@@ -256,6 +281,7 @@ class CoreProcess:
     def __init__(self, core: Core, slot: Any) -> None:
         self._core = core
         self._slot = slot
+        self.address = _address(slot)
 
     def map(self, run: PageRun, *, is_immutable: bool) -> None:
         """The caller keeps the run's arrays alive until the process is destroyed."""
@@ -329,6 +355,9 @@ class CoreProcess:
     def dequeue(self) -> None:
         lib.lksm_dequeue(self._slot)
 
+    def move_to_front(self) -> None:
+        lib.lksm_move_to_front(self._slot)
+
     def requeue_frozen(self, is_wanted: bool) -> None:
         lib.lksm_requeue_frozen(self._slot, is_wanted)
 
@@ -351,6 +380,10 @@ class CoreProcess:
         if error:
             self._core.fail(error)
         return int(result[0])
+
+
+def _address(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
 
 
 def _pointer(ctype: str, array: npt.NDArray[Any]) -> Any:

@@ -34,3 +34,7 @@ class FairLock:
         if self._depth == 0:
             self._owner = 0
             self._lock.release()
+
+    def forget_other_threads(self) -> None:
+        """In a child made by os.fork() whose only thread holds the lock: nobody waits any more."""
+        self._turnstile = threading.Lock()

@@ -16,6 +16,8 @@ class Counters:
     full_scans: completed full scans. scan_round: the round the unstable tree belongs to.
     scanning_process: registered processes. nr_frozen, nr_scannable: queued processes, by class.
     merged, broken: pages that joined a frame with a sharer, and that left one that kept a sharer, so far.
+    pages_scanned: visits so far. pages_skipped: visits that smart_scan spared. bytes_compared,
+    bytes_hashed: the work they took, samples included.
     last_scan_ms, proc_scan_ms: duration of the last scan, and of it per process (integer division).
     general_profit: bytes saved less the engine's bookkeeping, signed.
     """
@@ -40,13 +42,17 @@ class Counters:
     last_scan_ms: int
     proc_scan_ms: int
     general_profit: int
+    bytes_compared: int
+    bytes_hashed: int
 
 
 @dataclass(frozen=True)
 class ScanReport:
-    """One scan. `mode` is "full"; `nr_slots` processes were scanned to their end.
+    """One scan. `mode` is "full" or "partial"; `nr_slots` processes were scanned to their end.
 
-    pages_scanned, merged, broken: of this scan only. elapsed_ms: by the engine's clock.
+    pages_scanned, merged, broken: of this scan only. elapsed_ms: by the engine's clock. cause: "call" of a
+    method, "initial" round, "interval" passed, "event" (a freeze, or a process that waited), "request"
+    (`one_shot_scanning`).
     """
 
     mode: str
@@ -56,6 +62,7 @@ class ScanReport:
     merged: int
     broken: int
     elapsed_ms: int
+    cause: str = "call"
 
 
 class ProcessState(enum.IntFlag):
@@ -73,9 +80,9 @@ class ProcessStats:
 
     pages: pages present. rmap_items: pages visited and remembered. merging_pages: pages that are merged.
     unshared, volatile: visited pages without a twin, and in no tree. window: merges in each of its last
-    three completed scans, oldest first; nr_merged: their sum. nr_scans: pages visited since it was last
-    queued. elapsed_ms: duration of its last completed scan. profit_bytes: pages merged, in bytes, less
-    64 bytes an item. mergeable: some page may be merged.
+    completed scans, three unless the engine was told otherwise, oldest first; nr_merged: their sum.
+    nr_scans: pages visited since it was last queued. elapsed_ms: duration of its last completed scan.
+    profit_bytes: pages merged, in bytes, less 64 bytes an item. mergeable: some page may be merged.
     """
 
     pages: int
@@ -84,7 +91,7 @@ class ProcessStats:
     zero_pages: int
     unshared: int
     volatile: int
-    window: tuple[int, int, int]
+    window: tuple[int, ...]
     nr_merged: int
     nr_scans: int
     elapsed_ms: int

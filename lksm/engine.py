@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import threading
 import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from . import crawler
-from ._core import REASON_NAMES, Core, CoreProcess
+from . import daemon
+from ._core import REASON_NAMES, Core
 from ._lock import FairLock
-from .clock import Clock
+from .clock import Clock, VirtualClock
 from .counters import Counters, ScanReport
+from .crawler import RUN_ONESHOT, RUN_STOP, Mode
+from .daemon import Daemon
 from .errors import BusyError, InvalidMemory, KnobError, ProcessGone
 from .knobs import Knobs, Sysfs
-from .memory import Memory, PageRun, as_page_runs
+from .memory import Memory, as_page_runs
 from .process import Process
 from .report import Explanation, Facts, Reason, explanation
+from .scheduler import Scheduler
 
-Mode = Literal["full"]
-RUN_UNMERGE = 2
-_BATCH_PAGES = 4096  # of a scan to completion: how long other threads may have to wait
+_FOR_EVER = 2**64
+_MOST_WINDOW = 16  # LKSM_MAX_WINDOW of the core
 
 
 class Engine:
-    """Merges identical pages of the processes attached to it. Nothing runs by itself.
+    """Merges identical pages of the processes attached to it.
+
+    Nothing runs by itself: scans are asked for with `full`, `partial` or in steps with `crawl` and `scan`; or
+    the knob `run` says when they are due, and `start`, `advance` or `turn` drives them.
 
     policy
-        "lksm": the checksum gate applies in the initial rounds only.
+        "lksm": scans when processes freeze, on request or at long intervals; the checksum gate applies in
+        the initial rounds only. "ksm": pass after pass over everything, with the order of steps of today's
+        KSM (spec 12.2), `smart_scan` on, and `run` 0, 1 or 2.
     page_size
         Bytes; a power of two from 64 to 2**30.
     nodes
@@ -41,61 +52,94 @@ class Engine:
     clock
         Any callable that returns milliseconds; a `VirtualClock` in tests. None: the monotonic clock.
     initial_rounds
-        The gate is closed in rounds below this: a page must hold still for a round first (spec 3.4.1).
+        The gate is closed in rounds below this: a page must hold still for a round first (spec 3.4.1). So
+        many full scans come first when scans start by themselves (spec 5.3).
+    max_vips
+        A partial scan adds processes with recent merges until it has this many processes (spec 5.6).
+    short_lived_ms
+        A crawl leaves out processes that have used less CPU time, in milliseconds (spec 5.4).
+    merge_window
+        Over how many of its last scans the merges of a process count for that, 1 to 16 (spec 2.7).
     auto_join
         Does a crawl register every process that has not opted out, or only those advised mergeable?
     knobs
         Start values of `Engine.knobs`, by name. KnobError if out of range.
 
     All methods may be called from any thread, also during a scan. Use of a closed engine raises
-    `ProcessGone`.
+    `ProcessGone`. If a turn of the threads fails, `run` becomes 0 and the next call raises what it raised.
     """
 
     def __init__(
         self,
         *,
-        policy: Literal["lksm"] = "lksm",
+        policy: Literal["lksm", "ksm"] = "lksm",
         page_size: int = 4096,
         nodes: int = 1,
         seed: int | None = None,
         clock: Clock | None = None,
         initial_rounds: int = 3,
+        max_vips: int = 20,
+        short_lived_ms: int = 100,
+        merge_window: int = 3,
         auto_join: bool = True,
         **knobs: int,
     ) -> None:
-        if policy != "lksm":
-            raise ValueError(f"policy is {policy!r}, expected 'lksm'")
+        if policy not in ("lksm", "ksm"):
+            raise ValueError(f"policy is {policy!r}, expected 'lksm' or 'ksm'")
         _check_page_size(page_size)
         _check_at_least("nodes", nodes, 1)
         _check_at_least("initial_rounds", initial_rounds, 0)
+        _check_at_least("max_vips", max_vips, 0)
+        _check_at_least("short_lived_ms", short_lived_ms, 0)
+        _check_at_least("merge_window", merge_window, 1)
+        if merge_window > _MOST_WINDOW:
+            raise ValueError(f"merge_window is {merge_window}, expected 1 to {_MOST_WINDOW}")
+        is_upstream = policy == "ksm"
         self.page_size = page_size
         self._nr_nodes = nodes
         self._lock = FairLock()
-        self.knobs = Knobs(knobs, self._lock, self._apply_knob)
+        self._scan_lock = threading.RLock()  # one driver of scans at a time; before self._lock
+        self._is_upstream = is_upstream
+        self.knobs = Knobs({"smart_scan": int(is_upstream), **knobs}, self._lock, self._apply_knob)
+        self._check_start_values()
         self.sysfs = Sysfs(self.knobs, lambda name: int(getattr(self.counters(), name)))
         self._core: Core | None = Core(
             page_size=page_size,
             seed=secrets.randbits(64) if seed is None else seed % 2**64,
             initial_rounds=initial_rounds,
             max_page_sharing=self.knobs.max_page_sharing,
+            merge_window=merge_window,
+            gate_first=is_upstream,
         )
+        self._core.set_smart_scan(bool(self.knobs.smart_scan))
         self._clock = _monotonic_ms if clock is None else clock
-        self._auto_join = auto_join
-        self._processes: list[Process] = []
         self._nr_attached = 0
-        self._nr_registered = 0
-        self._scan_lock = threading.RLock()  # one scan to completion at a time; before self._lock
-        self._mode: Mode | None = None  # of the scan that has been prepared and is not finished
-        self._scan_began = 0
-        self._scan_round = 0
-        self._full_scans = 0
-        self._last_scan_ms = 0
-        self._proc_scan_ms = 0
+        self._scheduler = Scheduler(
+            self._core,
+            self.knobs,
+            self._lock,
+            self._clock,
+            page_size=page_size,
+            nr_nodes=nodes,
+            is_upstream=is_upstream,
+            initial_rounds=initial_rounds,
+            max_vips=max_vips,
+            short_lived_ms=short_lived_ms,
+            auto_join=auto_join,
+        )
+        self._daemon: Daemon | None = None
+        self._was_forked = False
+        self._failure: BaseException | None = None
+        _engines.add(self)
 
     def __repr__(self) -> str:
         if self._core is None:
             return "<lksm.Engine (closed)>"
-        return f"<lksm.Engine {len(self._processes)} processes, {self.page_size}-byte pages>"
+        threads = ", no threads: they stayed in the parent process" if self._was_forked else ""
+        threads = ", running" if self.is_running else threads
+        return (
+            f"<lksm.Engine {len(self._scheduler.processes)} processes, {self.page_size}-byte pages{threads}>"
+        )
 
     def __enter__(self) -> Engine:
         return self
@@ -105,9 +149,16 @@ class Engine:
 
     @property
     def _open(self) -> Core:
+        self._raise_failure()
         if self._core is None:
             raise ProcessGone("the engine is closed")
         return self._core
+
+    def _raise_failure(self) -> None:
+        """What went wrong in a thread is told to whoever calls next, once."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     # --- processes -------------------------------------------------------------------------------
 
@@ -156,25 +207,21 @@ class Engine:
             except BaseException:
                 core.destroy()
                 raise
-            process = self._add(
+            self._nr_attached += 1
+            process = Process(
+                self._scheduler,
                 core,
                 runs,
-                name=name,
+                name=f"process-{self._nr_attached}" if name is None else name,
                 pid=pid,
                 domain=domain,
                 immutable=immutable,
                 frozen=frozen,
                 runtime_ms=runtime_ms,
             )
+            self._scheduler.attached(process)
             if mergeable is not None:
                 process.advise("mergeable" if mergeable else "unmergeable")
-        return process
-
-    def _add(self, core: CoreProcess, runs: list[PageRun], *, name: str | None, **facts: object) -> Process:
-        self._nr_attached += 1
-        label = f"process-{self._nr_attached}" if name is None else name
-        process = Process(self, core, runs, name=label, **facts)  # type: ignore[arg-type]
-        self._processes.append(process)
         return process
 
     @property
@@ -182,7 +229,14 @@ class Engine:
         """Live processes in order of attachment."""
         with self._lock:
             _ = self._open
-            return tuple(self._processes)
+            return tuple(self._scheduler.processes)
+
+    @property
+    def queue(self) -> tuple[Process, ...]:
+        """Processes that wait to be scanned, in order; the one being scanned is among them."""
+        with self._lock:
+            _ = self._open
+            return self._scheduler.queue
 
     def detach(self, process: Process) -> None:
         """The same as `process.exit()`."""
@@ -190,109 +244,87 @@ class Engine:
         process.exit()
 
     def close(self) -> None:
-        """Detaches everything and frees all memory. Closing twice is closing once."""
-        with self._scan_lock, self._lock:
-            if self._core is None:
-                return
-            for process in self._processes:
-                process._release()
-            self._processes = []
-            self._core.close()
-            self._core = None
+        """Stops the threads, detaches everything and frees all memory. Closing twice is closing once."""
+        with self._scan_lock:
+            self._stop_threads()
+            with self._lock:
+                if self._core is not None:
+                    for process in self._scheduler.processes:
+                        process._release()
+                    self._scheduler.processes.clear()
+                    self._core.close()
+                    self._core = None
+        self._raise_failure()
 
     def _check_member(self, process: Process) -> None:
-        if not isinstance(process, Process) or process._host is not self:
+        if not isinstance(process, Process) or process._host is not self._scheduler:
             raise InvalidMemory(f"{process!r} is no process of this engine")
 
-    # What processes ask of their engine (process.Host); the lock is held.
-
-    def _register(self, process: Process) -> None:
-        state = process._slot_state()
-        if not state.is_registered:
-            process._alive.register()
-            self._nr_registered += 1
-            process._registered_at = self._nr_registered
-            if self._may_queue():
-                process._apply(crawler.enqueue(state.is_frozen))
-
-    def _forked(self, parent: Process, child: CoreProcess, name: str | None) -> Process:
-        process = self._add(
-            child,
-            list(parent._runs),
-            name=name or f"{parent.name}-child",
-            pid=None,
-            domain=parent.domain,
-            immutable=parent._immutable,
-            frozen=False,
-            runtime_ms=0,
-        )
-        if parent._registered_at is not None and process._slot_state().is_registered:
-            self._nr_registered += 1
-            process._registered_at = self._nr_registered
-        return process
-
-    def _exited(self, process: Process) -> None:
-        self._processes.remove(process)
-        self._wrap_up_if_exhausted()
-
-    def _may_queue(self) -> bool:
-        return self.knobs.run != RUN_UNMERGE
-
-    # --- scanning --------------------------------------------------------------------------------
+    # --- scans, one by one -------------------------------------------------------------------------
 
     def crawl(self, mode: Mode) -> int:
-        """Prepares a full scan: registers, queues, begins a round. Returns the length of the queue.
+        """Prepares a scan: registers, queues, begins a round. Returns the length of the queue.
 
-        BusyError while a scan is unfinished. With run 2 nothing is queued.
+        "full": every process. "partial": frozen ones, new ones and those with recent merges (spec 5.6).
+        BusyError while a scan is unfinished, or the threads run. With run 2 nothing is queued.
         """
-        if mode != "full":
-            raise ValueError(f"mode is {mode!r}, expected 'full'")
-        with self._scan_lock, self._lock:
-            if self._mode is not None:
+        if mode not in ("full", "partial"):
+            raise ValueError(f"mode is {mode!r}, expected 'full' or 'partial'")
+        with self._driving(), self._lock:
+            _ = self._open
+            if self._scheduler.mode is not None:
                 raise BusyError("a scan is unfinished; finish it with scan()")
-            return self._prepare_full()
+            return self._scheduler.prepare(mode, "call")
 
     def scan(self, nr_pages: int | None = None) -> int:
         """Visits one batch of the prepared scan; the default is the knob `pages_to_scan`.
 
         Returns the pages visited, 0 if nothing was left. The call that exhausts the queue also wraps up.
-        OutOfMemory if no page could be visited; the cursor stays, so the call may be repeated.
+        OutOfMemory if no page could be visited; the cursor stays, so the call may be repeated. BusyError
+        while the threads run.
         """
         if nr_pages is not None and nr_pages < 0:
             raise ValueError(f"nr_pages is {nr_pages}, expected 0 or more")
-        with self._scan_lock, self._lock:
-            return self._batch(self.knobs.pages_to_scan if nr_pages is None else nr_pages)
+        with self._driving():
+            return self._scheduler.batch(self.knobs.pages_to_scan if nr_pages is None else nr_pages)
 
     def full(self) -> ScanReport:
-        """One crawl and its scan to completion, on this thread. An unfinished scan is finished first."""
-        with self._scan_lock:
+        """One crawl and its scan to completion, on this thread. An unfinished scan is finished first.
+
+        BusyError while the threads run.
+        """
+        return self._whole("full")
+
+    def partial(self) -> ScanReport:
+        """The same as `full`, for a partial scan: who froze, who is new, who merged a lot (spec 5.6)."""
+        return self._whole("partial")
+
+    def _whole(self, mode: Mode) -> ScanReport:
+        scheduler = self._scheduler
+        with self._driving():
             self._finish()
             with self._lock:
-                before = self._open.counters(None).crawl_round
-                self._prepare_full()
-                if self._open.counters(None).crawl_round == before:
-                    return ScanReport("full", before, 0, 0, 0, 0, 0)
-            began = self._clock()
-            self._finish()
+                nr_queued = scheduler.prepare(mode, "call")
+                number = self._open.counters(None).crawl_round
+            if nr_queued:
+                self._finish()
             with self._lock:
-                now = self._open.counters(None)
-                return ScanReport(
-                    mode="full",
-                    round=now.crawl_round,
-                    nr_slots=now.nr_scanned_slots,
-                    pages_scanned=now.round_pages,
-                    merged=now.round_merged,
-                    broken=now.round_broken,
-                    elapsed_ms=int(self._clock() - began),
-                )
+                report = scheduler.last_scan
+                if nr_queued and report is not None and report.round == number:
+                    return report
+                return ScanReport(mode, number, 0, 0, 0, 0, 0)
+
+    def _finish(self) -> None:
+        while self._scheduler.mode is not None:
+            self._scheduler.batch(_FOR_EVER)
 
     def settle(self, max_rounds: int = 16) -> Counters:
         """Full scans until two whole rounds change nothing and no page is on its first look.
 
-        Stops after `max_rounds` in any case.
+        Stops after `max_rounds` in any case. BusyError while the threads run.
         """
         quiet = 0
-        with self._scan_lock:
+        with self._driving():
             for _ in range(max_rounds):
                 before = self._tree_counts()
                 report = self.full()
@@ -309,76 +341,163 @@ class Engine:
             counts = (now.pages_shared, now.pages_sharing, now.pages_unshared, now.rmap_items)
             return (*counts, now.nr_gated)
 
-    def _prepare_full(self) -> int:
-        core = self._open
-        if not self._may_queue():
-            return 0
-        states = [process._slot_state() for process in self._processes]
-        registration = [
-            process._registered_at if state.is_registered else None
-            for process, state in zip(self._processes, states, strict=True)
-        ]
-        for process, state in zip(self._processes, states, strict=True):
-            if self._auto_join and process._alive.join() and not state.is_registered:
-                process._alive.register()
-        for position in crawler.full_order(states, registration):
-            process = self._processes[position]
-            if not process._slot_state().is_registered:
-                continue
-            if registration[position] is None:
-                self._nr_registered += 1
-                process._registered_at = self._nr_registered
-            process._alive.clear_scanned()
-            process._apply(crawler.enqueue(process.frozen))
-        core.begin_round()
-        self._scan_began = int(self._clock())
-        self._mode = "full" if core.has_queue() else None
-        counters = core.counters(None)
-        return int(counters.nr_scannable + counters.nr_frozen)
+    @property
+    def last_scan(self) -> ScanReport | None:
+        """The report of the last scan that ended, whoever drove it; None before the first."""
+        with self._lock:
+            _ = self._open
+            return self._scheduler.last_scan
 
-    def _batch(self, nr_pages: int) -> int:
-        core = self._open
-        if self._mode is None:
-            return 0
-        visited = 0
-        while nr_pages and not visited and core.has_queue():
-            visited = core.scan(nr_pages, int(self._clock()))
-        self._wrap_up_if_exhausted()
-        return visited
+    # --- scans that fall due -------------------------------------------------------------------------
 
-    def _finish(self) -> None:
-        while True:
-            with self._lock:
-                _ = self._open
-                if self._mode is None:
-                    return
-                self._batch(_BATCH_PAGES)
+    def advance(self, ms: int) -> None:
+        """Moves a `VirtualClock` on by `ms` milliseconds and runs every turn that falls due, in order.
 
-    def _wrap_up_if_exhausted(self) -> None:
-        """The end of a scan: statistics, and the next one may be prepared (spec 6.3, 6.5)."""
-        core = self._open
-        if self._mode is None or core.has_queue():
-            return
-        self._mode = None
-        self._full_scans += 1
-        self._last_scan_ms = int(self._clock()) - self._scan_began
-        nr_slots = core.counters(None).nr_scanned_slots
-        if nr_slots:
-            self._proc_scan_ms = self._last_scan_ms // nr_slots
+        ValueError if the clock is another one; BusyError while the threads run.
+        """
+        if not isinstance(self._clock, VirtualClock):
+            raise ValueError("advance() needs an engine with a VirtualClock")
+        if ms < 0:
+            raise ValueError(f"ms is {ms}, expected 0 or more")
+        with self._driving():
+            end = self._clock() + ms
+            while (due := self._next_due()) is not None and due <= end:
+                self._clock.tick(max(0, due - self._clock()))
+                self._take_turn()
+            self._clock.tick(max(0, end - self._clock()))
+
+    def turn(self) -> int | None:
+        """Runs one turn of the crawler or the scanner if one is due: for an event loop of your own.
+
+        Returns milliseconds until the next turn is due: 0, another is due now; None, only an event (a
+        freeze, a knob, ...) can bring one. BusyError while the threads run.
+        """
+        with self._driving():
+            due = self._next_due()
+            if due is not None and due <= self._clock():
+                self._take_turn()
+                due = self._next_due()
+            return None if due is None else max(0, due - int(self._clock()))
+
+    def _next_due(self) -> int | None:
+        scheduler = self._scheduler
+        return min(
+            (due for due in (scheduler.crawl_due, scheduler.scan_due) if due is not None), default=None
+        )
+
+    def _take_turn(self) -> None:
+        """The turn that has been due for longest; the crawler's first."""
+        scheduler = self._scheduler
+        if scheduler.crawl_due is not None and scheduler.crawl_due == self._next_due():
+            scheduler.crawl_turn()
+        else:
+            scheduler.scan_turn()
+
+    @contextmanager
+    def _driving(self) -> Iterator[None]:
+        """Only one at a time drives scans."""
+        with self._scan_lock:
+            _ = self._open
+            if self.is_running:
+                raise BusyError("the engine's threads run; stop() them first")
+            yield
+
+    # --- threads -------------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        """Do the engine's threads run, in this process?"""
+        return self._daemon is not None
+
+    def start(self) -> None:
+        """Starts the threads `ksm_crawld` and `ksmd`, which scan as the knob `run` says.
+
+        They sleep until something is due and end with `stop`, `close` or the interpreter. A process made by
+        os.fork() has none, until it starts its own. BusyError if they run already.
+        """
+        with self._driving(), self._lock:
+            scheduler = self._scheduler
+            self._daemon = Daemon(scheduler.crawl_turn, scheduler.scan_turn, self._clock, self._failed)
+            scheduler.wake_crawler = self._daemon.wake_crawler
+            scheduler.wake_scanner = self._daemon.wake_scanner
+            self._was_forked = False
+            self._daemon.start()
+
+    def stop(self) -> None:
+        """Returns when the threads have ended; an unfinished scan stays prepared. Stopping twice is once."""
+        with self._scan_lock:
+            self._stop_threads()
+        self._raise_failure()
+
+    @contextmanager
+    def running(self) -> Iterator[Engine]:
+        """`start` on entry, `stop` on exit."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def _stop_threads(self) -> None:
+        if self._daemon is not None:
+            self._daemon.stop()
+            self._scheduler.sleep_alone()
+            self._daemon = None
+
+    def _forget_other_threads(self) -> None:
+        """In a child made by os.fork(), which has this thread only and holds the lock."""
+        self._lock.forget_other_threads()
+        if not self._scan_lock.acquire(blocking=False):
+            self._scan_lock = threading.RLock()
+        else:
+            self._scan_lock.release()
+        self._was_forked = self._was_forked or self._daemon is not None
+        self._daemon = None
+        self._scheduler.sleep_alone()
+
+    def _failed(self, error: BaseException) -> None:
+        """A turn of a thread has failed: no more scans until somebody has been told."""
+        with self._lock:
+            self._failure = error
+            try:
+                self._scheduler.set_run(RUN_STOP)
+            finally:
+                self.knobs.put("run", RUN_STOP)
 
     # --- knobs -----------------------------------------------------------------------------------
 
+    def _check_start_values(self) -> None:
+        knobs = self.knobs
+        self._check_run(knobs.run)
+        if knobs.one_shot_scanning and knobs.run != RUN_ONESHOT:
+            raise KnobError(errno.EINVAL, "one_shot_scanning needs run 8")
+
+    def _check_run(self, run: int) -> None:
+        if self._is_upstream and run == RUN_ONESHOT:
+            raise KnobError(errno.EINVAL, "run is 8, expected 0, 1 or 2 with policy 'ksm'")
+
     def _apply_knob(self, name: str, value: int) -> None:
-        """What a new value does; the lock is held."""
-        core = self._open
-        if name == "run" and value == RUN_UNMERGE and self.knobs.run != RUN_UNMERGE:
-            core.unmerge()
-            self._mode = None
-        elif name == "max_page_sharing":
-            try:
-                core.set_max_page_sharing(value)
-            except BusyError as error:
-                raise KnobError(errno.EBUSY, str(error)) from None
+        """What a new value does, before it is stored; the lock is held. KnobError refuses it."""
+        core, scheduler = self._open, self._scheduler
+        match name:
+            case "run":
+                self._check_run(value)
+                scheduler.set_run(value)
+            case "one_shot_scanning":
+                if self.knobs.run != RUN_ONESHOT or self.knobs.one_shot_scanning:
+                    reason = "a request is pending" if self.knobs.one_shot_scanning else "run is not 8"
+                    raise KnobError(errno.EINVAL, f"one_shot_scanning cannot be {value}: {reason}")
+                scheduler.requested()
+            case "sleep_millisecs" | "pages_to_scan":
+                if value != getattr(self.knobs, name):
+                    scheduler.nap_changed()
+            case "smart_scan":
+                core.set_smart_scan(bool(value))
+            case "max_page_sharing":
+                try:
+                    core.set_max_page_sharing(value)
+                except BusyError as error:
+                    raise KnobError(errno.EBUSY, str(error)) from None
 
     # --- reports ---------------------------------------------------------------------------------
 
@@ -399,19 +518,21 @@ class Engine:
                 rmap_items=now.rmap_items,
                 stable_node_chains=now.stable_node_chains,
                 stable_node_dups=now.stable_node_dups,
-                full_scans=self._full_scans,
+                full_scans=self._scheduler.full_scans,
                 scan_round=now.scan_round,
                 scanning_process=now.nr_registered,
                 nr_frozen=now.nr_frozen,
                 nr_scannable=now.nr_scannable,
                 pages_scanned=now.pages_scanned,
-                pages_skipped=0,
+                pages_skipped=now.pages_skipped,
                 zero_pages=0,
                 merged=now.merged,
                 broken=now.broken,
-                last_scan_ms=self._last_scan_ms,
-                proc_scan_ms=self._proc_scan_ms,
+                last_scan_ms=self._scheduler.last_scan_ms,
+                proc_scan_ms=self._scheduler.proc_scan_ms,
                 general_profit=now.pages_sharing * self.page_size - bookkeeping,
+                bytes_compared=now.bytes_compared,
+                bytes_hashed=now.bytes_hashed,
             )
 
     def page_table(self, process: Process) -> npt.NDArray[np.int64]:
@@ -439,7 +560,7 @@ class Engine:
         [i, i] is the number of pages of i that are merged.
         """
         with self._lock:
-            return self._open.sharing_matrix(len(self._processes))
+            return self._open.sharing_matrix(len(self._scheduler.processes))
 
     def explain(self, process: Process, page: int) -> Explanation:
         """Why a page is or is not merged. InvalidMemory if there is no such page."""
@@ -450,7 +571,7 @@ class Engine:
             found = process._alive.explain(page)
             other = None
             if found.other_process >= 0:
-                other = (self._processes[found.other_process].name, int(found.other_page))
+                other = (self._scheduler.processes[found.other_process].name, int(found.other_page))
             facts = Facts(
                 process=process.name,
                 page=page,
@@ -477,6 +598,40 @@ class Engine:
         """Broken invariants (docs/invariants.md), one line each; empty when sound. Changes nothing."""
         with self._lock:
             return self._open.check()
+
+
+# --- os.fork() ---------------------------------------------------------------------------------------
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_fork_lock = threading.RLock()
+_held_for_fork: list[Engine] = []
+
+
+def _before_fork() -> None:
+    """No engine is in the middle of anything when its memory is copied."""
+    _fork_lock.acquire()
+    _held_for_fork.extend(_engines)
+    for engine in _held_for_fork:
+        engine._lock.__enter__()
+
+
+def _after_fork_in_parent() -> None:
+    while _held_for_fork:
+        _held_for_fork.pop()._lock.__exit__(None, None, None)
+    _fork_lock.release()
+
+
+def _after_fork_in_child() -> None:
+    """The threads stayed in the parent; so did whoever waited for a lock."""
+    daemon.forget_all()
+    for engine in _held_for_fork:
+        engine._forget_other_threads()
+    _after_fork_in_parent()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
 
 
 def _monotonic_ms() -> int:

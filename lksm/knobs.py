@@ -10,6 +10,7 @@ import errno
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import overload
 
 from ._lock import FairLock
 from .errors import KnobError
@@ -18,6 +19,7 @@ _U32_MAX = 2**32 - 1
 _INT_MAX = 2**31 - 1
 _MOST_DIGITS = 12  # more than any knob takes
 _INTEGER = re.compile(r"[+]?[0-9]+\n?\Z", re.ASCII)
+_SWITCH = re.compile(r"(?P<on>[yYtT1]|[oO][nN])|(?P<off>[nNfF0]|[oO][fF])")
 _SIGNED = re.compile(r"[+-]?[0-9]+\n?\Z", re.ASCII)
 
 
@@ -30,15 +32,23 @@ class KnobSpec:
     is_valid: Callable[[int], bool]
     range_text: str
     is_signed: bool = False
+    is_boolean: bool = False
 
     def check(self, value: object) -> int:
-        """The value if it is in range; KnobError (EINVAL) otherwise."""
+        """The value if it is in range; KnobError (EINVAL) otherwise. Switches take True and False too."""
+        if self.is_boolean and isinstance(value, bool):
+            return int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not self.is_valid(value):
             raise _error(errno.EINVAL, self, value)
         return value
 
     def parse(self, text: str) -> int:
-        """The value of a text as the kernel parses it: digits, an optional sign and final newline."""
+        """The value of a text as the kernel parses it: digits, an optional sign and final newline.
+
+        Of a switch only the first letter counts, or the first two of "on" and "off" (spec 8.1).
+        """
+        if self.is_boolean:
+            return self._parse_switch(text)
         if not (_SIGNED if self.is_signed else _INTEGER).match(text):
             raise _error(errno.EINVAL, self, text)
         sign, digits = text[0] == "-", text.strip("+-\n").lstrip("0")
@@ -47,34 +57,80 @@ class KnobSpec:
             raise _error(errno.ERANGE, self, text)
         return self.check(value)
 
+    def _parse_switch(self, text: str) -> int:
+        match = _SWITCH.match(text)
+        if match is None:
+            raise _error(errno.EINVAL, self, text)
+        return int(match.lastgroup == "on")
+
 
 def _error(code: int, spec: KnobSpec, value: object) -> KnobError:
     return KnobError(code, f"{spec.name} is {value!r:.60}, expected {spec.range_text}")
+
+
+def _u32(name: str, default: int, unit: str = "") -> KnobSpec:
+    return KnobSpec(name, default, lambda value: 0 <= value <= _U32_MAX, f"0 to {_U32_MAX}{unit}")
 
 
 SPECS: Mapping[str, KnobSpec] = {
     spec.name: spec
     for spec in (
         KnobSpec("run", 0, lambda value: value in (0, 1, 2, 8), "0, 1, 2 or 8"),
-        KnobSpec("pages_to_scan", 100, lambda value: 0 <= value <= _U32_MAX, f"0 to {_U32_MAX}"),
+        _u32("sleep_millisecs", 20),
+        _u32("pages_to_scan", 100),
+        KnobSpec("scan_boost", 100, lambda value: 100 <= value <= 10000, "100 to 10000"),
+        KnobSpec("one_shot_scanning", 0, lambda value: value in (1, 2), "1 or 2"),
+        _u32("full_scan_interval", 60000),
         KnobSpec(
             "max_page_sharing", 256, lambda value: 2 <= value <= _INT_MAX, f"2 to {_INT_MAX}", is_signed=True
         ),
+        KnobSpec("smart_scan", 0, lambda value: value in (0, 1), "0 or 1", is_boolean=True),
     )
 }
 
 Apply = Callable[[str, int], None]
 
 
+class _Knob:
+    """One attribute of `Knobs`: reads the value, stores through the lock."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.__doc__ = f"{name}: {SPECS[name].range_text}"
+
+    @overload
+    def __get__(self, knobs: None, owner: type[Knobs]) -> _Knob: ...
+    @overload
+    def __get__(self, knobs: Knobs, owner: type[Knobs]) -> int: ...
+    def __get__(self, knobs: Knobs | None, owner: type[Knobs]) -> int | _Knob:
+        return self if knobs is None else knobs._values[self._name]
+
+    def __set__(self, knobs: Knobs, value: int) -> None:
+        knobs._store(self._name, value)
+
+
 class Knobs:
     """Typed access: `engine.knobs.pages_to_scan = 500`. A bad value raises `KnobError`; the old one stays.
 
     run: 0 stopped, 1 periodic, 2 unmerge now, 8 one-shot; synchronous scans run in any but 2.
-    pages_to_scan: pages in one batch of `Engine.scan`. max_page_sharing: pages a frame may stand for;
-    cannot change while any page is shared (EBUSY).
+    sleep_millisecs: pause between two batches. pages_to_scan: pages in one batch; scan_boost: in one batch
+    of a partial scan, during which `pages_to_scan` reads the same. one_shot_scanning: 1 asks for a partial
+    scan, 2 for a full one, and reads 0 when it is done; only with `run` 8, one at a time (EINVAL).
+    full_scan_interval: idle milliseconds between two periodic full scans. max_page_sharing: pages a frame
+    may stand for; cannot change while any page is shared (EBUSY). smart_scan: 1 visits pages that never
+    merge less and less often.
     """
 
     __slots__ = ("_apply", "_lock", "_values")
+
+    run = _Knob("run")
+    sleep_millisecs = _Knob("sleep_millisecs")
+    pages_to_scan = _Knob("pages_to_scan")
+    scan_boost = _Knob("scan_boost")
+    one_shot_scanning = _Knob("one_shot_scanning")
+    full_scan_interval = _Knob("full_scan_interval")
+    max_page_sharing = _Knob("max_page_sharing")
+    smart_scan = _Knob("smart_scan")
 
     def __init__(self, values: Mapping[str, int], lock: FairLock, apply: Apply) -> None:
         self._values = {name: spec.default for name, spec in SPECS.items()}
@@ -91,29 +147,9 @@ class Knobs:
             self._apply(name, checked)
             self._values[name] = checked
 
-    @property
-    def run(self) -> int:
-        return self._values["run"]
-
-    @run.setter
-    def run(self, value: int) -> None:
-        self._store("run", value)
-
-    @property
-    def pages_to_scan(self) -> int:
-        return self._values["pages_to_scan"]
-
-    @pages_to_scan.setter
-    def pages_to_scan(self, value: int) -> None:
-        self._store("pages_to_scan", value)
-
-    @property
-    def max_page_sharing(self) -> int:
-        return self._values["max_page_sharing"]
-
-    @max_page_sharing.setter
-    def max_page_sharing(self, value: int) -> None:
-        self._store("max_page_sharing", value)
+    def put(self, name: str, value: int) -> None:
+        """The engine's own store: nothing is checked, and nothing follows. The lock is held."""
+        self._values[name] = value
 
 
 READ_ONLY = (
@@ -126,6 +162,7 @@ READ_ONLY = (
     "stable_node_chains",
     "stable_node_dups",
     "pages_scanned",
+    "pages_skipped",
     "general_profit",
 )
 

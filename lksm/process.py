@@ -8,11 +8,10 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from . import crawler
 from ._core import CoreProcess
 from ._lock import FairLock
 from .counters import ProcessState, ProcessStats
-from .crawler import Action, Pending, SlotState
+from .crawler import Pending, SlotState
 from .errors import InvalidMemory, ProcessGone
 from .memory import PageRun, Region, as_page_runs
 
@@ -21,19 +20,23 @@ _ITEM_BYTES = 64  # the kernel's figure for one item, used by its profit formula
 
 
 class Host(Protocol):
-    """What a process asks of the engine it belongs to."""
+    """What a process asks of the engine it belongs to; the lock is held for all of it."""
 
     page_size: int
-    _nr_nodes: int
-    _lock: FairLock
+    nr_nodes: int
+    lock: FairLock
 
-    def _register(self, process: Process) -> None: ...
+    def register(self, process: Process) -> None: ...
 
-    def _forked(self, parent: Process, child: CoreProcess, name: str | None) -> Process: ...
+    def changed(self) -> None: ...
 
-    def _exited(self, process: Process) -> None: ...
+    def freeze(self, process: Process) -> None: ...
 
-    def _may_queue(self) -> bool: ...
+    def thaw(self, process: Process) -> None: ...
+
+    def forked(self, parent: Process, child: Process) -> None: ...
+
+    def exited(self, process: Process) -> None: ...
 
 
 class Process:
@@ -65,6 +68,7 @@ class Process:
         self._core: CoreProcess | None = core
         self._runs = runs
         self._registered_at: int | None = None
+        self._faults_seen = 0
         self._frozen = frozen
         self._immutable = immutable
         self.name = name
@@ -88,14 +92,14 @@ class Process:
     @property
     def nr_pages(self) -> int:
         """Pages of all regions, absent ones included."""
-        with self._host._lock:
+        with self._host.lock:
             _ = self._alive
             return sum(run.nr_pages for run in self._runs)
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """The regions in address order; arrays are uint8 (n, page_size) views of the owner's memory."""
-        with self._host._lock:
+        with self._host.lock:
             _ = self._alive
             return tuple(Region(r.address, r.pages, r.rows, r.node, r.flags) for r in self._runs)
 
@@ -111,7 +115,7 @@ class Process:
     @property
     def state(self) -> ProcessState:
         """State bits: FROZEN or LISTED, NEWCOMER or SCANNED (spec 7.5)."""
-        with self._host._lock:
+        with self._host.lock:
             status = self._alive.status()
         state = ProcessState.FROZEN if self._frozen else ProcessState.LISTED
         if status.is_newcomer:
@@ -122,7 +126,7 @@ class Process:
 
     def stats(self) -> ProcessStats:
         """What this process contributes to the counters (spec 12.6)."""
-        with self._host._lock:
+        with self._host.lock:
             status = self._alive.status()
         return ProcessStats(
             pages=status.nr_mapped,
@@ -131,7 +135,7 @@ class Process:
             zero_pages=0,
             unshared=status.unshared,
             volatile=status.rmap_items - status.merging_pages - status.unshared,
-            window=(status.window[0], status.window[1], status.window[2]),
+            window=tuple(status.window[i] for i in range(status.nr_window)),
             nr_merged=status.nr_merged,
             nr_scans=status.nr_scans,
             elapsed_ms=status.elapsed,
@@ -144,7 +148,7 @@ class Process:
     def read(self, page: int, n: int = 1) -> npt.NDArray[np.uint8]:
         """A copy of n pages, uint8 (n, page_size). InvalidMemory if one is absent or out of range."""
         start, stop = self._range(page, page + n)
-        with self._host._lock:
+        with self._host.lock:
             return self._alive.read(start, stop - start)
 
     def write(self, page: int, data: npt.NDArray[np.uint8] | bytes, offset: int = 0) -> None:
@@ -160,7 +164,7 @@ class Process:
             raise InvalidMemory(
                 f"{source.nbytes} bytes at offset {offset} do not fit a page of {self._host.page_size}"
             )
-        with self._host._lock:
+        with self._host.lock:
             core = self._alive
             if not self._immutable and not self._run_of(start).pages.flags.writeable:
                 raise InvalidMemory(f"page {start} lies in an array that is read-only")
@@ -173,7 +177,7 @@ class Process:
         Whether a page changed is seen at its next visit, touched or not.
         """
         start, stop = self._range(start, stop)
-        with self._host._lock:
+        with self._host.lock:
             _ = self._alive
             self.faults += stop - start
 
@@ -184,14 +188,15 @@ class Process:
         pages, or it lies over a page that is present.
         """
         (run,) = _as_runs(region, self._host)
-        with self._host._lock:
+        with self._host.lock:
             self._alive.map(run, is_immutable=self._immutable)
             self._runs = sorted([*self._runs, run], key=lambda each: each.address)
+            self._host.changed()
 
     def unmap(self, start: int, stop: int) -> None:
         """Pages start to stop - 1 become absent; they keep their numbers. Never fails for memory."""
         start, stop = self._range(start, stop)
-        with self._host._lock:
+        with self._host.lock:
             self._alive.unmap(start, stop)
 
     def advise(self, advice: Advice, start: int = 0, stop: int | None = None) -> None:
@@ -202,12 +207,12 @@ class Process:
         """
         if advice not in ("mergeable", "unmergeable"):
             raise ValueError(f"advice is {advice!r}, expected 'mergeable' or 'unmergeable'")
-        with self._host._lock:
+        with self._host.lock:
             core = self._alive
             start, stop = self._range(start, self.nr_pages if stop is None else stop)
             core.advise(start, stop, is_mergeable=advice == "mergeable")
             if advice == "mergeable" and core.status().is_mergeable:
-                self._host._register(self)
+                self._host.register(self)
 
     # --- its life --------------------------------------------------------------------------------
 
@@ -215,39 +220,35 @@ class Process:
         """What the policy needs to know; the caller holds the engine's lock."""
         status = self._alive.status()
         return SlotState(
-            is_registered=status.is_registered,
+            registered_at=self._registered_at if status.is_registered else None,
             is_frozen=self._frozen,
             pending=Pending(status.pending),
             is_scanned=status.is_scanned,
             is_cursor=status.is_cursor,
+            score=status.nr_merged,
+            completion=status.completion,
+            faults=self.faults,
+            faults_seen=self._faults_seen,
+            runtime_ms=self.runtime_ms,
+            elapsed_ms=status.elapsed,
         )
 
-    def _apply(self, action: Action) -> None:
-        """Does to the queue what the policy decided; the caller holds the engine's lock."""
-        match action:
-            case Action.ENQUEUE_NORMAL | Action.ENQUEUE_FROZEN:
-                self._alive.enqueue(is_frozen=action is Action.ENQUEUE_FROZEN)
-            case Action.DEQUEUE:
-                self._alive.dequeue()
-            case Action.REQUEUE_WHEN_DONE | Action.DO_NOT_REQUEUE:
-                self._alive.requeue_frozen(action is Action.REQUEUE_WHEN_DONE)
-            case Action.NOTHING:
-                pass
-
     def freeze(self) -> None:
-        """Its task was frozen: it waits for a scan, also one that is running now (spec 7.5)."""
-        with self._host._lock:
-            action = crawler.on_freeze(self._slot_state())
+        """Its task was frozen: it waits for a scan, also one that is running now (spec 7.5).
+
+        If it is not registered yet, the next crawl registers it (spec 7.6).
+        """
+        with self._host.lock:
+            _ = self._alive
             self._frozen = True
-            if self._host._may_queue():
-                self._apply(action)
+            self._host.freeze(self)
 
     def thaw(self) -> None:
         """Its task runs again (spec 7.5)."""
-        with self._host._lock:
-            action = crawler.on_thaw(self._slot_state())
+        with self._host.lock:
+            _ = self._alive
             self._frozen = False
-            self._apply(action)
+            self._host.thaw(self)
 
     def fork(self, name: str | None = None) -> Process:
         """A child that shares this process's regions, and its registration and advice.
@@ -255,20 +256,32 @@ class Process:
         Before the first `write` to a shared page, by either side, the child gets a copy of that page.
         Writes with plain numpy reach both. Pages that both still share are one page: never a saving.
         """
-        with self._host._lock:
-            return self._host._forked(self, self._alive.fork(), name)
+        with self._host.lock:
+            child = Process(
+                self._host,
+                self._alive.fork(),
+                list(self._runs),
+                name=name or f"{self.name}-child",
+                pid=None,
+                domain=self.domain,
+                immutable=self._immutable,
+                frozen=False,
+                runtime_ms=0,
+            )
+            self._host.forked(self, child)
+            return child
 
     def exit(self) -> None:
         """Leaves: at return nothing of it is linked or counted, and its arrays are released.
 
         Never fails, and may be called during a scan. Exiting twice is exiting once.
         """
-        with self._host._lock:
+        with self._host.lock:
             if self._core is None:
                 return
             self._core.destroy()
             self._release()
-            self._host._exited(self)
+            self._host.exited(self)
 
     def _release(self) -> None:
         """Forgets the core's handle and the arrays: the core knows them no more."""
@@ -294,7 +307,7 @@ def _as_runs(region: Region, host: Host) -> list[PageRun]:
 
     if not isinstance(region, Region):
         raise InvalidMemory(f"region is a {type(region).__name__}, expected a Region")
-    return as_page_runs(region, page_size=host.page_size, nr_nodes=host._nr_nodes)
+    return as_page_runs(region, page_size=host.page_size, nr_nodes=host.nr_nodes)
 
 
 def _as_bytes(data: npt.NDArray[np.uint8] | bytes) -> npt.NDArray[np.uint8]:

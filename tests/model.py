@@ -107,6 +107,10 @@ class Space:
     family: object = field(default_factory=object)  # the same for all that descend from one by fork
     window: list[int] = field(default_factory=lambda: [0, 0, 0])
     merged: int = 0  # pages that joined a sharer since its last completed scan
+    completion: int = 0  # which of all completed scans was its last
+    runtime_ms: int | None = None
+    faults: int = 0
+    faults_seen: int = 0  # when it was registered, or last chosen for its merges
 
     @property
     def is_mergeable(self) -> bool:
@@ -126,19 +130,25 @@ class Model:
         *,
         initial_rounds: int = 3,
         max_page_sharing: int = 256,
+        max_vips: int = 20,
+        short_lived_ms: int = 100,
         choose: Callable[[Page, list[Node]], Node] = first_of,
     ) -> None:
         self.initial_rounds = initial_rounds
         self.max_page_sharing = max_page_sharing
+        self.max_vips = max_vips
+        self.short_lived_ms = short_lived_ms
         self.choose = choose
         self.spaces: list[Space] = []
         self.nodes: dict[bytes, list[Node]] = {}
         self.unstable: dict[bytes, Item] = {}
         self.queue: list[Space] = []  # the slot under the cursor is the first
         self.cursor: int | None = None  # the next page of that slot, None between slots
-        self.scanning = False
+        self.candidates: list[Space] = []  # frozen before they were registered, in that order
+        self.scanning = ""  # the mode of the scan that is under way
         self.unmerging = False  # run = 2
         self.nr_registered = 0
+        self.nr_completed = 0
         self.crawl_round = 0
         self.scan_round = 0
         self.full_scans = 0
@@ -220,7 +230,7 @@ class Model:
 
     def is_filed(self, cell: Cell | None) -> bool:
         """A page that looks at this cell is a candidate of the round that is under way."""
-        return self.scanning and any(item.page.cell is cell for item in self.unstable.values())
+        return bool(self.scanning) and any(item.page.cell is cell for item in self.unstable.values())
 
     # ---- events
 
@@ -230,6 +240,8 @@ class Model:
         space = Space(frozen=frozen)
         space.pages = [Page(space, cell, mergeable) for cell in cells]
         self.spaces.append(space)
+        if frozen:
+            self.candidates.append(space)
         if mergeable and space.is_mergeable:
             self._register(space)
             self._enqueue(space)
@@ -237,7 +249,7 @@ class Model:
 
     def fork(self, parent: Space) -> Space:
         """The child looks at the parent's cells, inherits what is mergeable, and waits for the next crawl."""
-        child = Space(family=parent.family)
+        child = Space(family=parent.family, runtime_ms=0)
         if parent.registered is not None:
             self._register(child)
         for page in parent.pages:
@@ -256,6 +268,7 @@ class Model:
         for other in self.same_in_writer(page) if page.inherited else self.relatives(page):
             other.cell = copy
         page.cell.content = new
+        page.space.faults += 1
         self._make_private(page)
 
     def map(self, space: Space, cells: list[Cell | None], at: int) -> None:
@@ -280,18 +293,24 @@ class Model:
 
     def freeze(self, space: Space) -> None:
         space.frozen = True
+        if space.registered is None and space not in self.candidates:
+            self.candidates.append(space)
         if space.registered is not None and not self._is_under_cursor(space) and not self.unmerging:
             if space.pending is Pending.NONE:
                 self.queue.append(space)
             space.pending = Pending.FROZEN
 
     def thaw(self, space: Space) -> None:
+        if space in self.candidates:
+            self.candidates.remove(space)
         if not space.frozen:
             return
         space.frozen = False
         if space.pending is Pending.FROZEN and not self._is_under_cursor(space):
             if space.scanned:
                 self._leave_queue(space)
+                if self.scanning and not self.queue:
+                    self._wrap_up()
             else:
                 space.pending = Pending.NORMAL
 
@@ -300,6 +319,8 @@ class Model:
             self._free_item(page)
         self._leave_queue(space)
         self.spaces.remove(space)
+        if space in self.candidates:
+            self.candidates.remove(space)
         if self.scanning and not self.queue:
             self._wrap_up()
 
@@ -309,7 +330,7 @@ class Model:
             self._free_item(page)
         for space in self.spaces:
             space.pending = Pending.NONE
-        self.queue, self.cursor, self.scanning = [], None, False
+        self.queue, self.cursor, self.scanning = [], None, ""
         self.scan_round = 0
         self.unmerging = True
 
@@ -319,27 +340,64 @@ class Model:
 
     # ---- crawl and scan
 
-    def crawl(self) -> int:
-        """Prepare a full scan (5.9): who waits already, then newcomers, then others as they registered."""
+    def crawl(self, mode: str = "full") -> int:
+        """Prepare a scan: who waits already, candidates, newcomers, then those that the mode adds."""
         assert not self.scanning
         if self.unmerging:
             return 0
-        newcomers = []
-        for space in self.spaces:
-            for page in space.pages:
-                if page.mergeable is None:
-                    page.mergeable = True
-            if space.registered is None and space.is_mergeable:
-                self._register(space)
-                newcomers.append(space)
+        while self.candidates:  # the latest first (5.5)
+            self._join(self.candidates.pop())
+        nr_chosen = sum(space.pending is Pending.FROZEN for space in self.spaces)
+        for space in self.spaces:  # 5.4
+            if space.runtime_ms is None or space.runtime_ms >= self.short_lived_ms:
+                nr_chosen += self._join(space)
+        if mode == "full":
+            self._add_others()
+        else:
+            self._add_vips(nr_chosen)
+        self.crawl_round += 1
+        self.scanning = mode if self.queue else ""
+        return len(self.queue)
+
+    def _join(self, space: Space) -> bool:
+        """Mark its pages and register it. Is it a new one?"""
+        for page in space.pages:
+            if page.mergeable is None:
+                page.mergeable = True
+        if space.registered is not None or not space.is_mergeable:
+            return False
+        self._register(space)
+        self._enqueue(space)
+        return True
+
+    def _add_others(self) -> None:
+        """All that are registered and do not wait, in the order of registration (5.9)."""
         registered = [space for space in self.spaces if space.registered is not None]
-        for space in newcomers + sorted(registered, key=lambda space: space.registered or 0):
+        for space in sorted(registered, key=lambda space: space.registered or 0):
             if space.pending is Pending.NONE:
                 space.scanned = False
                 self._enqueue(space)
-        self.crawl_round += 1
-        self.scanning = bool(self.queue)
-        return len(self.queue)
+
+    def _add_vips(self, nr_chosen: int) -> None:
+        """Running ones with recent merges and new faults go to the front, best first (5.6)."""
+        ranked = sorted(
+            (space for space in self.spaces if space.registered is not None and any(space.window)),
+            key=lambda space: (-sum(space.window), space.completion),
+        )
+        vips = []
+        for space in ranked:
+            if nr_chosen + len(vips) >= self.max_vips:
+                break
+            if not space.frozen and space.faults != space.faults_seen:
+                space.faults_seen = space.faults
+                space.scanned = False
+                vips.append(space)
+        for space in vips:
+            if space.pending is Pending.NONE:
+                space.pending = Pending.NORMAL
+            else:
+                self.queue.remove(space)
+        self.queue[:0] = vips
 
     def scan(self, budget: int | None = None) -> int:
         """Visit up to `budget` pages and go on to the next one; if there is none, the scan is over."""
@@ -348,9 +406,8 @@ class Model:
             page = self._find_page()
             if page is None and not self.queue:
                 self._wrap_up()
-            elif page is None:  # late arrivals wait for the next batch (6.1 B)
-                if visited:
-                    break
+            elif page is None:  # late arrivals (6.1 B)
+                continue
             elif visited == budget:
                 break
             else:
@@ -367,6 +424,11 @@ class Model:
     def full(self) -> None:
         self.finish()
         self.crawl()
+        self.finish()
+
+    def partial(self) -> None:
+        self.finish()
+        self.crawl("partial")
         self.finish()
 
     def _find_page(self) -> Page | None:
@@ -387,8 +449,8 @@ class Model:
         return None
 
     def _wrap_up(self) -> None:
-        self.scanning = False
-        self.full_scans += 1
+        self.full_scans += self.scanning == "full"
+        self.scanning = ""
 
     def _begin_slot(self) -> None:
         """The cursor goes to the first page of the first slot in the queue, or away if there is none."""
@@ -404,8 +466,10 @@ class Model:
         if space.is_mergeable or any(page.item for page in space.pages):
             space.scanned = True
             space.window = [*space.window[1:], space.merged]  # 2.7
+            self.nr_completed += 1
+            space.completion = self.nr_completed
         else:
-            space.registered, space.window = None, [0, 0, 0]
+            space.registered, space.window, space.completion = None, [0, 0, 0], 0
             is_wanted_again = False
         space.merged = 0
         self._leave_queue(space, again=is_wanted_again)
@@ -485,6 +549,9 @@ class Model:
     def _register(self, space: Space) -> None:
         self.nr_registered += 1
         space.registered = self.nr_registered
+        space.faults_seen = space.faults
+        if space in self.candidates:
+            self.candidates.remove(space)
 
     def _enqueue(self, space: Space) -> None:
         if not self.unmerging:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from hypothesis import given, note
@@ -68,19 +69,33 @@ class EngineAndModel(RuleBasedStateMachine):
         initial_rounds=st.sampled_from([0, 3, 60]),
         max_page_sharing=st.sampled_from([2, 3, 256]),
         disturb=st.sampled_from([False, False, True]),
+        max_vips=st.sampled_from([0, 1, 2, 20]),
         seed=st.integers(0, 3),
     )
     def start(
-        self, page_size: int, initial_rounds: int, max_page_sharing: int, disturb: bool, seed: int
+        self,
+        page_size: int,
+        initial_rounds: int,
+        max_page_sharing: int,
+        disturb: bool,
+        max_vips: int,
+        seed: int,
     ) -> None:
         self.page_size = page_size
         self.disturb = disturb
         self.certain = self.windows_certain = True
         self.engine = lksm.Engine(
-            page_size=page_size, initial_rounds=initial_rounds, max_page_sharing=max_page_sharing, seed=seed
+            page_size=page_size,
+            initial_rounds=initial_rounds,
+            max_page_sharing=max_page_sharing,
+            max_vips=max_vips,
+            seed=seed,
         )
         self.model = Model(
-            initial_rounds=initial_rounds, max_page_sharing=max_page_sharing, choose=self.choose_as_the_engine
+            initial_rounds=initial_rounds,
+            max_page_sharing=max_page_sharing,
+            max_vips=max_vips,
+            choose=self.choose_as_the_engine,
         )
         self.all: list[Both] = []
         self.arrays: list[Array] = []
@@ -104,6 +119,9 @@ class EngineAndModel(RuleBasedStateMachine):
             if any(frames[id(item.page)] == frames[id(page)] for item in node.items):
                 return node
         return targets[0]
+
+    def queued(self) -> list[Both]:
+        return [next(both for both in self.all if both.space is space) for space in self.model.queue]
 
     def tables_now(self) -> list[list[int]]:
         return [self.engine.page_table(both.process).tolist() for both in self.all]
@@ -224,6 +242,14 @@ class EngineAndModel(RuleBasedStateMachine):
         both.process.thaw()
         self.model.thaw(both.space)
 
+    @precondition(has_processes)
+    @rule(which=fractions, runtime_ms=st.sampled_from([None, 0, 99, 100]), nr_faults=st.integers(0, 1))
+    def works(self, which: float, runtime_ms: int | None, nr_faults: int) -> None:
+        both = self.pick(which)
+        both.process.runtime_ms = both.space.runtime_ms = runtime_ms
+        both.process.faults += nr_faults
+        both.space.faults += nr_faults
+
     # ---- memory
 
     @precondition(lambda self: self.arrays)
@@ -311,9 +337,10 @@ class EngineAndModel(RuleBasedStateMachine):
     # ---- scans
 
     @precondition(lambda self: not self.model.scanning)
-    @rule()
-    def crawl(self) -> None:
-        assert self.engine.crawl("full") == self.model.crawl()
+    @rule(mode=st.sampled_from(["full", "full", "partial"]))
+    def crawl(self, mode: Literal["full", "partial"]) -> None:
+        assert self.engine.crawl(mode) == self.model.crawl(mode)
+        assert [both.process for both in self.queued()] == list(self.engine.queue)
 
     @precondition(lambda self: self.model.scanning)
     @rule(budget=st.integers(1, 9))
@@ -327,6 +354,12 @@ class EngineAndModel(RuleBasedStateMachine):
         for _ in range(times):
             self.engine.full()
             self.model.full()
+
+    @rule(times=st.integers(1, 3))
+    def partial(self, times: int) -> None:
+        for _ in range(times):
+            self.engine.partial()
+            self.model.partial()
 
     @rule(value=st.sampled_from(["0", "1", "8", None]))
     def unmerge(self, value: str | None) -> None:

@@ -47,6 +47,7 @@ class Session:
             page_size=loaded.page_size,
             initial_rounds=self.rounds + 1 if self._is_gated else 0,
             max_page_sharing=max_page_sharing,
+            short_lived_ms=0,  # what was asked for is scanned, however young
         )
         for source, label in zip(loaded.processes, _labels(loaded.processes), strict=True):
             self._members.append(_Member(source, self._attach(source, source.regions, label)))
@@ -96,6 +97,7 @@ class Session:
             self._comparable(regions),
             name=label,
             pid=source.pid,
+            mergeable=True,
             immutable=source.immutable,
             frozen=source.frozen or not self._is_gated,
             runtime_ms=source.runtime_ms,

@@ -1,0 +1,101 @@
+"""The two threads, `ksm_crawld` and `ksmd`: they sleep until a turn is due, or until they are woken."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import weakref
+from collections.abc import Callable
+
+from .clock import Clock
+
+Turn = Callable[[], int | None]
+
+
+class _Sleeper:
+    """One thread: turn after turn, and sleep in between. An event during a turn is not lost."""
+
+    def __init__(
+        self, name: str, turn: Turn, clock: Clock, on_error: Callable[[BaseException], None]
+    ) -> None:
+        self._turn = turn
+        self._clock = clock
+        self._on_error = on_error
+        self._is_woken = threading.Event()
+        self._is_over = False
+        self._has_failed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._is_woken.set()
+
+    def finish(self) -> None:
+        """Returns when the thread has ended; a turn that is running ends first."""
+        self._is_over = True
+        self._is_woken.set()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._is_woken.clear()
+            if self._is_over:
+                return
+            try:
+                due = self._turn()
+            except BaseException as error:
+                self._on_error(error)
+                if self._has_failed:  # twice in a row, although nothing was due
+                    return
+                self._has_failed = True
+                continue
+            self._has_failed = False
+            self._is_woken.wait(None if due is None else self._seconds_until(due))
+
+    def _seconds_until(self, due: int) -> float:
+        return min(max(0, due - self._clock()) / 1000, threading.TIMEOUT_MAX)
+
+
+class Daemon:
+    """The running pair of threads of one engine; ends with the interpreter at the latest."""
+
+    def __init__(
+        self, crawl_turn: Turn, scan_turn: Turn, clock: Clock, on_error: Callable[[BaseException], None]
+    ) -> None:
+        self._crawler = _Sleeper("ksm_crawld", crawl_turn, clock, on_error)
+        self._scanner = _Sleeper("ksmd", scan_turn, clock, on_error)
+        self.wake_crawler = self._crawler.wake
+        self.wake_scanner = self._scanner.wake
+
+    def start(self) -> None:
+        _running.add(self)
+        try:
+            self._crawler.start()
+            self._scanner.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Returns when both threads have ended."""
+        self._crawler.finish()
+        self._scanner.finish()
+        _running.discard(self)
+
+
+_running: weakref.WeakSet[Daemon] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """No thread may be in the core while the interpreter is taken apart."""
+    for daemon in list(_running):
+        daemon.stop()
+
+
+def forget_all() -> None:
+    """In a forked child: the threads stayed in the parent."""
+    _running.clear()

@@ -1,0 +1,406 @@
+"""The turns of crawler and scanner, and the hooks between them: everything under the engine's lock.
+
+Decisions are `crawler`'s, pages are the core's; here they meet. Nothing sleeps here: a turn does what is due
+now and says when it wants the next one, so that threads, a virtual clock and somebody's event loop can all
+drive the same turns (spec 5, 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from . import crawler
+from ._core import Core
+from ._lock import FairLock
+from .clock import Clock
+from .counters import ScanReport
+from .crawler import RUN_MERGE, RUN_ONESHOT, RUN_UNMERGE, Action, Cause, Crawler, Mode, View
+from .errors import OutOfMemory
+from .knobs import Knobs
+from .process import Process
+
+_SLICE_PAGES = 4096  # pages visited before other threads get their turn
+_RETRY_MS = 1000  # after a batch that found no memory
+
+
+def _nobody() -> None:
+    pass
+
+
+class Scheduler:
+    """Prepares scans and runs them. Its methods expect the engine's lock to be held, except turns.
+
+    mode: of the scan that has been prepared and has not been wrapped up; None: no scan is under way.
+    wake_crawler, wake_scanner: called when a turn has fallen due because of an event.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        knobs: Knobs,
+        lock: FairLock,
+        clock: Clock,
+        *,
+        page_size: int,
+        nr_nodes: int,
+        is_upstream: bool,
+        initial_rounds: int,
+        max_vips: int,
+        short_lived_ms: int,
+        auto_join: bool,
+    ) -> None:
+        self._core = core
+        self._knobs = knobs
+        self.lock = lock
+        self.page_size = page_size
+        self.nr_nodes = nr_nodes
+        self._clock = clock
+        self._is_upstream = is_upstream
+        self._initial_rounds = initial_rounds
+        self._max_vips = max_vips
+        self._short_lived_ms = 0 if is_upstream else short_lived_ms
+        self._auto_join = auto_join
+        self.processes: list[Process] = []
+        self._candidates: dict[Process, None] = {}  # frozen but not registered, in order of freezing
+        self._nr_registered = 0
+        self._crawler = Crawler()
+        self.crawl_due: int | None = self._now()
+        self.scan_due: int | None = None
+        self.wake_crawler: Callable[[], None] = _nobody
+        self.wake_scanner: Callable[[], None] = _nobody
+        self.mode: Mode | None = None
+        self._cause: Cause = "call"
+        self._serves_request = False
+        self._nr_prepared = 0
+        self._began = 0
+        self._nap_until = 0
+        self._unboosted: int | None = None  # pages_to_scan as it was before a boost
+        self.full_scans = 0
+        self.last_scan_ms = 0
+        self.proc_scan_ms = 0
+        self.last_scan: ScanReport | None = None
+
+    def sleep_alone(self) -> None:
+        """Nobody is to be woken any more."""
+        self.wake_crawler = self.wake_scanner = _nobody
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+    @property
+    def queue(self) -> tuple[Process, ...]:
+        """The processes that wait to be scanned, in order; the one being scanned is among them."""
+        by_slot = {process._alive.address: process for process in self.processes}
+        return tuple(by_slot[address] for address in self._core.queue())
+
+    # --- events ----------------------------------------------------------------------------------
+
+    def _crawl_now(self) -> None:
+        self.crawl_due = self._now()
+        self.wake_crawler()
+
+    def _scan_now(self) -> None:
+        self.scan_due = self._now()
+        self.wake_scanner()
+
+    def attached(self, process: Process) -> None:
+        """A process has been attached or forked; it may be frozen already."""
+        self.processes.append(process)
+        if process.frozen:
+            self.freeze(process)
+        self.changed()
+
+    def changed(self) -> None:
+        """There may be new pages to merge; only upstream's crawler wants to know at once (spec 12.1)."""
+        if self._is_upstream and self.mode is None:
+            self._crawl_now()
+
+    def register(self, process: Process) -> None:
+        """The scanner is to know the process, and to visit it unless everything is being unmerged."""
+        self._forget_candidate(process)
+        if not process._alive.status().is_registered:
+            process._alive.register()
+            self._note_registration(process)
+            if self.may_queue:
+                self._enqueue(process)
+        self.changed()
+
+    def forked(self, parent: Process, child: Process) -> None:
+        """The core has registered the child if its parent is; it waits for nothing (D-50)."""
+        if child._alive.status().is_registered:
+            self._note_registration(child)
+        self.attached(child)
+
+    def freeze(self, process: Process) -> None:
+        """Its task is frozen now (spec 7.5, 7.6). Wakes the crawler if that matters to it (spec 5.12)."""
+        action = crawler.on_freeze(process._slot_state())
+        if action is Action.ADD_CANDIDATE:
+            if not self._auto_join or process in self._candidates:
+                return
+            self._candidates[process] = None
+        elif action is Action.NOTHING or not self.may_queue:
+            return
+        else:
+            self._apply(process, action)
+        if self._knobs.run == RUN_MERGE and self.mode is None:
+            self._crawl_now()
+
+    def thaw(self, process: Process) -> None:
+        """Its task runs again (spec 7.5, 7.6)."""
+        action = crawler.on_thaw(process._slot_state())
+        if action is Action.DROP_CANDIDATE:
+            self._forget_candidate(process)
+        else:
+            self._apply(process, action)
+            self._wrap_up_if_exhausted()
+
+    def exited(self, process: Process) -> None:
+        """The core knows the process no more."""
+        self.processes.remove(process)
+        self._forget_candidate(process)
+        self._wrap_up_if_exhausted()
+
+    @property
+    def may_queue(self) -> bool:
+        return self._knobs.run != RUN_UNMERGE
+
+    def _forget_candidate(self, process: Process) -> None:
+        self._candidates.pop(process, None)
+
+    def _note_registration(self, process: Process) -> None:
+        self._nr_registered += 1
+        process._registered_at = self._nr_registered
+        process._faults_seen = process.faults
+
+    def _enqueue(self, process: Process) -> None:
+        self._apply(process, crawler.enqueue(process.frozen))
+
+    @staticmethod
+    def _apply(process: Process, action: Action) -> None:
+        core = process._alive
+        match action:
+            case Action.ENQUEUE_NORMAL | Action.ENQUEUE_FROZEN:
+                core.enqueue(is_frozen=action is Action.ENQUEUE_FROZEN)
+            case Action.DEQUEUE:
+                core.dequeue()
+            case Action.REQUEUE_WHEN_DONE | Action.DO_NOT_REQUEUE:
+                core.requeue_frozen(action is Action.REQUEUE_WHEN_DONE)
+            case Action.NOTHING | Action.ADD_CANDIDATE | Action.DROP_CANDIDATE:
+                pass
+
+    # --- the crawler -----------------------------------------------------------------------------
+
+    def crawl_turn(self) -> int | None:
+        """Does what is due and returns when the next turn is: a time, or None until an event."""
+        with self.lock:
+            now = self._now()
+            if self._is_upstream:
+                plan = crawler.upstream_turn(self._view())
+            else:
+                self._crawler, plan = crawler.turn(self._crawler, self._view(), now)
+            self.crawl_due = plan.until
+            if plan.prepare is not None:
+                nr_queued = self.prepare(plan.prepare, plan.cause)
+                if not self._is_upstream:
+                    self.crawl_due = now
+                if plan.cause == "request" and not nr_queued:
+                    self._knobs.put("one_shot_scanning", 0)
+            return self.crawl_due
+
+    def _view(self) -> View:
+        knobs = self._knobs
+        return View(
+            run=knobs.run,
+            request=knobs.one_shot_scanning,
+            is_scanning=self.mode is not None,
+            is_waiting=bool(self._candidates) or self._core.has_queue(),
+            crawl_round=int(self._core.counters(None).crawl_round),
+            initial_rounds=self._initial_rounds,
+            full_scan_interval=knobs.full_scan_interval,
+        )
+
+    def prepare(self, mode: Mode, cause: Cause) -> int:
+        """Chooses who is scanned and begins a round; returns the length of the queue.
+
+        With run 2 nothing is chosen and no round begins (spec 5.10).
+        """
+        if not self.may_queue:
+            return 0
+        now = self._now()
+        self._drain_candidates()
+        counters = self._core.counters(None)
+        nr_frozen, nr_before = int(counters.nr_frozen), self._nr_registered
+        self._join_newcomers()
+        nr_new = nr_frozen + self._nr_registered - nr_before
+        if mode == "partial":
+            self._add_vips(nr_new)
+        else:
+            self._add_others(now, nr_new)
+        self._core.begin_round(now)
+        self._nr_prepared += 1
+        self._began = now
+        if self._core.has_queue():
+            self.mode, self._cause, self._serves_request = mode, cause, cause == "request"
+            if mode == "partial":
+                self._unboosted = self._knobs.pages_to_scan
+                self._knobs.put("pages_to_scan", self._knobs.scan_boost)
+            if not self._is_upstream:
+                self._nap_until = now
+            self._scan_now()
+        counters = self._core.counters(None)
+        return int(counters.nr_scannable + counters.nr_frozen)
+
+    def _drain_candidates(self) -> None:
+        """Processes frozen before they were known, the latest first (spec 5.5)."""
+        while self._candidates:
+            process, _ = self._candidates.popitem()
+            if process._alive.join():
+                self.register(process)
+
+    def _join_newcomers(self) -> None:
+        """Registers who has come; pages mapped since the last crawl become mergeable (spec 5.4)."""
+        if not self._auto_join:
+            return
+        states = [process._slot_state() for process in self.processes]
+        for position in crawler.long_lived(states, self._short_lived_ms):
+            process = self.processes[position]
+            if process._alive.join() and states[position].registered_at is None:
+                self.register(process)
+
+    def _add_vips(self, nr_chosen: int) -> None:
+        states = [process._slot_state() for process in self.processes]
+        chosen = [self.processes[i] for i in crawler.vips(states, nr_chosen, self._max_vips)]
+        for process in reversed(chosen):
+            process._faults_seen = process.faults
+            process._alive.clear_scanned()
+            self._enqueue(process)
+            process._alive.move_to_front()
+
+    def _add_others(self, now: int, nr_new: int) -> None:
+        states = [process._slot_state() for process in self.processes]
+        chosen = crawler.others(states)
+        due = crawler.next_full(
+            now,
+            [states[i] for i in chosen],
+            nr_new=nr_new,
+            proc_scan_ms=self.proc_scan_ms,
+            interval_ms=self._knobs.full_scan_interval,
+        )
+        self._crawler = crawler.prepared(self._crawler, due)
+        for position in chosen:
+            process = self.processes[position]
+            process._alive.clear_scanned()
+            self._enqueue(process)
+
+    # --- the scanner -----------------------------------------------------------------------------
+
+    def scan_turn(self) -> int | None:
+        """One batch if one is due; returns when the next is: a time, or None until an event (spec 6.1)."""
+        with self.lock:
+            self.scan_due = self._next_batch()
+            if self.scan_due is None or self._now() < self.scan_due:
+                return self.scan_due
+            nr_pages = self._knobs.pages_to_scan
+        try:
+            self.batch(nr_pages, lambda: self._next_batch() is not None)
+            least_nap = 0
+        except OutOfMemory:  # the cursor stays: the page is visited again
+            least_nap = _RETRY_MS
+        with self.lock:
+            if self._is_upstream and self.mode is None:
+                least_nap = 1  # passes that take no time do not follow each other for ever
+            self._nap_until = self._now() + max(least_nap, self._knobs.sleep_millisecs)
+            self.scan_due = self._next_batch()
+            return self.scan_due
+
+    def _next_batch(self) -> int | None:
+        """When the next batch is due; None: not before an event."""
+        is_parked = (
+            self.mode is None or not crawler.is_merging(self._knobs.run) or not self._knobs.pages_to_scan
+        )
+        return None if is_parked else self._nap_until
+
+    def batch(self, nr_pages: int, may_go_on: Callable[[], bool] = lambda: True) -> int:
+        """Visits up to `nr_pages` pages of one scan and returns how many. Takes the lock, slice by slice.
+
+        OutOfMemory if not even one could be visited; the cursor stays.
+        """
+        visited = 0
+        prepared = self._nr_prepared
+        while visited < nr_pages:
+            with self.lock:
+                if self.mode is None or self._nr_prepared != prepared or not may_go_on():
+                    break
+                try:
+                    visited += self._core.scan(min(_SLICE_PAGES, nr_pages - visited), self._now())
+                except OutOfMemory:
+                    if not visited:
+                        raise
+                    break
+                self._wrap_up_if_exhausted()
+        return visited
+
+    def _wrap_up_if_exhausted(self) -> None:
+        if self.mode is not None and not self._core.has_queue():
+            if self.mode == "full":
+                self.full_scans += 1
+            self._wrap_up()
+
+    def _wrap_up(self) -> None:
+        """The end of a scan, finished or not: statistics; the next one may be prepared (spec 6.3, 6.5)."""
+        now = self._core.counters(None)
+        assert self.mode is not None
+        self.last_scan_ms = self._now() - self._began
+        if now.nr_scanned_slots:
+            self.proc_scan_ms = self.last_scan_ms // now.nr_scanned_slots
+        self.last_scan = ScanReport(
+            mode=self.mode,
+            round=now.crawl_round,
+            nr_slots=now.nr_scanned_slots,
+            pages_scanned=now.round_pages,
+            merged=now.round_merged,
+            broken=now.round_broken,
+            elapsed_ms=self.last_scan_ms,
+            cause=self._cause,
+        )
+        self.cancel()
+        self._crawl_now()
+
+    def cancel(self) -> None:
+        """No scan is under way any more; a request that it served is done, a boost is over."""
+        if self._unboosted is not None:
+            self._knobs.put("pages_to_scan", self._unboosted)
+            self._unboosted = None
+        if self._serves_request:
+            self._knobs.put("one_shot_scanning", 0)
+            self._serves_request = False
+        self.mode = None
+
+    # --- knobs -----------------------------------------------------------------------------------
+
+    def set_run(self, run: int) -> None:
+        """What a new value of `run` does, before it is stored (spec 8.3)."""
+        before = self._knobs.run
+        if run == before:
+            return
+        if before == RUN_ONESHOT:
+            self._knobs.put("one_shot_scanning", 0)
+            self._serves_request = False
+        if run == RUN_UNMERGE:
+            self._core.unmerge()
+            self.cancel()
+        elif crawler.is_merging(before) and not crawler.is_merging(run) and self.mode is not None:
+            self._wrap_up()
+        self._crawler = replace(self._crawler, ready_at=None)
+        self._crawl_now()
+        self._scan_now()
+
+    def requested(self) -> None:
+        """`one_shot_scanning` has been stored."""
+        self._crawl_now()
+
+    def nap_changed(self) -> None:
+        """`sleep_millisecs` or `pages_to_scan` has another value: the nap is over (spec 6.2)."""
+        self._nap_until = self._now()
+        self._scan_now()

@@ -63,8 +63,15 @@ class Daemon:
     """The running pair of threads of one engine; ends with the interpreter at the latest."""
 
     def __init__(
-        self, crawl_turn: Turn, scan_turn: Turn, clock: Clock, on_error: Callable[[BaseException], None]
+        self,
+        crawl_turn: Turn,
+        scan_turn: Turn,
+        clock: Clock,
+        *,
+        on_error: Callable[[BaseException], None],
+        on_halt: Callable[[bool], None],
     ) -> None:
+        self._on_halt = on_halt
         self._crawler = _Sleeper("ksm_crawld", crawl_turn, clock, on_error)
         self._scanner = _Sleeper("ksmd", scan_turn, clock, on_error)
         self.wake_crawler = self._crawler.wake
@@ -80,9 +87,11 @@ class Daemon:
             raise
 
     def stop(self) -> None:
-        """Returns when both threads have ended."""
+        """Returns when both threads have ended; `on_halt` may shorten their turns."""
+        self._on_halt(True)
         self._crawler.finish()
         self._scanner.finish()
+        self._on_halt(False)
         _running.discard(self)
 
 

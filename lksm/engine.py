@@ -417,7 +417,13 @@ class Engine:
         """
         with self._driving(), self._lock:
             scheduler = self._scheduler
-            self._daemon = Daemon(scheduler.crawl_turn, scheduler.scan_turn, self._clock, self._failed)
+            self._daemon = Daemon(
+                scheduler.crawl_turn,
+                scheduler.scan_turn,
+                self._clock,
+                on_error=self._failed,
+                on_halt=scheduler.halt,
+            )
             scheduler.wake_crawler = self._daemon.wake_crawler
             scheduler.wake_scanner = self._daemon.wake_scanner
             self._was_forked = False

@@ -69,6 +69,7 @@ class Scheduler:
         self.scan_due: int | None = None
         self.wake_crawler: Callable[[], None] = _nobody
         self.wake_scanner: Callable[[], None] = _nobody
+        self._is_halting = False
         self.mode: Mode | None = None
         self._cause: Cause = "call"
         self._serves_request = False
@@ -84,6 +85,10 @@ class Scheduler:
     def sleep_alone(self) -> None:
         """Nobody is to be woken any more."""
         self.wake_crawler = self.wake_scanner = _nobody
+
+    def halt(self, is_halting: bool) -> None:
+        """Whoever drives the turns wants the one that is running to end soon, or not any more."""
+        self._is_halting = is_halting
 
     def _now(self) -> int:
         return int(self._clock())
@@ -303,7 +308,7 @@ class Scheduler:
                 return self.scan_due
             nr_pages = self._knobs.pages_to_scan
         try:
-            self.batch(nr_pages, lambda: self._next_batch() is not None)
+            self.batch(nr_pages, lambda: self._next_batch() is not None and not self._is_halting)
             least_nap = 0
         except OutOfMemory:  # the cursor stays: the page is visited again
             least_nap = _RETRY_MS

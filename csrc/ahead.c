@@ -5,6 +5,7 @@
 
 #include "index.h"
 #include "mm_slot.h"
+#include "smart_scan.h"
 
 #define ASK_FOR_LINES 12	/* pages ahead: sampled lines are asked for */
 #define TAKE_SAMPLE 9		/* they are here: the key is taken, the roots are asked for */
@@ -39,7 +40,8 @@ static const uint8_t *bytes_if_looked_at(const struct region *region, uint64_t p
 	uint32_t ref = item_find(region, page);
 	if (ref) {
 		const struct rmap_item *item = item_at(&region->slot->engine->items, ref);
-		if (item->state == ITEM_STABLE || item->has_key)
+		if (item->state == ITEM_STABLE || item->has_key ||
+		    (region->slot->engine->smart_scan && smart_scan_will_skip(item)))
 			return NULL;
 	}
 	return region_page(region, page);

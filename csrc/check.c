@@ -240,6 +240,9 @@ static void check_item(struct checker *checker, const struct region *region, uin
 	       "I8 item %u: filed in round %" PRIu64 ", this is %" PRIu64, ref, (uint64_t)item->round,
 	       engine->scan_round);
 	expect(checker, !item->is_private || item->state == ITEM_STABLE, "I8 item %u: private but not stable", ref);
+	expect(checker, item->remaining_skips <= SMART_SCAN_MAX_SKIPS && (!item->remaining_skips || item->age > 3),
+	       "I8 item %u: %u visits to be skipped at age %u", ref, (unsigned)item->remaining_skips,
+	       (unsigned)item->age);
 	if (!region->is_aliased)
 		return;
 	uint32_t first = physical_find(&region->slot->index->physical, item_bytes(&engine->items, ref));
@@ -403,6 +406,7 @@ static void count_copies(struct checker *checker)
 uint64_t check(struct engine *engine, char *text, size_t size)
 {
 	struct checker checker = { .engine = engine, .text = text, .room = size };
+	struct work work = engine->work;	/* what checking costs is not booked */
 	if (size)
 		*text = '\0';
 	for (struct index *index = engine->indexes; index; index = index->next) {
@@ -437,5 +441,6 @@ uint64_t check(struct engine *engine, char *text, size_t size)
 	uint64_t nr_bytes = (checker.nr_frames + (uint64_t)(checker.nr_copies + 0.5)) << engine->rules.page_shift;
 	expect(&checker, nr_bytes == reserved, "I14 frames: %" PRIu64 " bytes reserved, recount %" PRIu64, reserved,
 	       nr_bytes);
+	engine->work = work;
 	return checker.nr_faults;
 }

@@ -40,7 +40,7 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 	if (!engine)
 		return LKSM_NO_MEMORY;
 	engine->memory.reserved[LKSM_FOR_ENGINE] = sizeof(*engine);
-	page_rules_init(&engine->rules, options);
+	page_rules_init(&engine->rules, options, &engine->work);
 	pool_init(&engine->items, &engine->memory, LKSM_FOR_ITEMS, sizeof(struct rmap_item),
 		  sizeof(struct rmap_block));
 	pool_init(&engine->nodes, &engine->memory, LKSM_FOR_NODES, sizeof(struct stable_node), 0);
@@ -86,6 +86,11 @@ int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing)
 			    counters.pages_shared);
 	engine->max_page_sharing = max_page_sharing;
 	return LKSM_OK;
+}
+
+void lksm_set_smart_scan(struct engine *engine, bool is_on)
+{
+	engine->smart_scan = is_on;
 }
 
 /* --- processes ------------------------------------------------------------------------------- */
@@ -392,4 +397,3 @@ uint64_t lksm_check(struct engine *engine, char *text, size_t size)
 {
 	return check(engine, text, size);
 }
-void lksm_set_smart_scan(struct engine *engine, bool is_on) { (void)engine; (void)is_on; }

@@ -201,7 +201,7 @@ void lksm_begin_round(struct engine *engine, uint64_t now);
 /*
  * Visits up to @nr_pages pages of the queue. @now is the caller's clock. Ends early when the queue is
  * exhausted or memory is: LKSM_NO_MEMORY only if no page was visited; the cursor stays on that page. With
- * gate_first it also ends at the end of the queue if processes stand in front of where it began.
+ * gate_first it also ends where the queue ends, though processes may wait in front of those it has scanned.
  */
 int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *nr_scanned_ret);
 /* Does any process wait to be scanned? */

@@ -14,37 +14,42 @@
 
 #include "ahead.h"
 #include "mm_slot.h"
+#include "smart_scan.h"
 #include "stable_tree.h"
 #include "unstable_tree.h"
 
 static bool is_still_merged(const struct engine *engine, uint32_t item_ref);
 static bool is_alias(struct index *index, uint32_t item_ref);
 static void look_at(struct index *index, uint32_t item_ref, struct look *look_ret);
+static bool has_late_gate(const struct engine *engine, const struct rmap_item *item);
 static bool is_gated(struct engine *engine, uint32_t item_ref, struct look *look);
 static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref, const struct look *look);
 
-void compare_and_merge(struct engine *engine, uint32_t item_ref)
+bool compare_and_merge(struct engine *engine, uint32_t item_ref)
 {
+	struct rmap_item *item = item_at(&engine->items, item_ref);
 	struct index *index = item_region(&engine->items, item_ref)->slot->index;
 	struct look look;
 	struct place place;
 
 	if (is_still_merged(engine, item_ref))		/* row 2: nothing has changed */
-		return;
+		return true;
 	detach(engine, item_ref);			/* row 4: broken, or filed in an earlier round */
+	if (engine->smart_scan && smart_scan_skips(item))	/* 12.3: it has been visited often enough */
+		return false;
 	if (is_alias(index, item_ref))			/* one page with another item: never a saving */
-		return;
+		return true;
 	look_at(index, item_ref, &look);
-	if (engine->gate_first && is_gated(engine, item_ref, &look))	/* row 7, upstream's place */
-		return;
+	if (engine->gate_first && is_gated(engine, item_ref, &look))	/* row 7, in upstream's place */
+		return true;
 
 	uint32_t node = stable_tree_search(index, &look, &place);
 	if (node && node_has_room(engine, node_at(engine, node))) {
 		stable_tree_attach(index, node, item_ref);	/* row 6: joins a merged content */
-		return;
+		return true;
 	}
-	if (!engine->gate_first && is_gated(engine, item_ref, &look))	/* row 7: has not held still for a round */
-		return;
+	if (has_late_gate(engine, item) && is_gated(engine, item_ref, &look))
+		return true;				/* row 7: has not held still for a round */
 
 	uint32_t twin = unstable_tree_search(index, &look, &place);
 	if (!twin)
@@ -52,6 +57,7 @@ void compare_and_merge(struct engine *engine, uint32_t item_ref)
 	else if (item_region(&engine->items, twin)->flags[item_page(&engine->items, twin)] & PAGE_MERGEABLE)
 		merge_pair(index, item_ref, twin, &look);		/* rows 11 to 15 */
 	/* Row 9: the twin is no longer offered for merging. We wait, VOLATILE, until it is gone. */
+	return true;
 }
 
 /* Immutable memory is not even read. */
@@ -115,17 +121,17 @@ static void look_at(struct index *index, uint32_t item_ref, struct look *look_re
 	item->has_key = item_region(&engine->items, item_ref)->is_immutable;
 }
 
-/*
- * The checksum gate: a page must have kept its checksum since its last visit. It is closed below the
- * initial rounds, but not for frozen processes; in upstream's order in every round and for everybody.
- */
+/* LKSM's gate comes after the stable tree, in the initial rounds only, and lets frozen processes pass. */
+static bool has_late_gate(const struct engine *engine, const struct rmap_item *item)
+{
+	return !engine->gate_first && engine->scan_round < engine->initial_rounds && !item->bypasses_gate;
+}
+
+/* The checksum gate: a page must have kept its checksum since its last visit. */
 static bool is_gated(struct engine *engine, uint32_t item_ref, struct look *look)
 {
 	struct rmap_item *item = item_at(&engine->items, item_ref);
-	bool is_open = engine->scan_round >= engine->initial_rounds || item->bypasses_gate;
 
-	if (is_open && !engine->gate_first)
-		return false;
 	if (item->checksum && item_region(&engine->items, item_ref)->is_immutable)
 		return false;	/* it was taken from these very bytes */
 	uint32_t checksum = page_checksum(&engine->rules, look);

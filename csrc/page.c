@@ -13,7 +13,7 @@ static uint64_t next_random(uint64_t *state)
 	return x ^ (x >> 31);
 }
 
-void page_rules_init(struct page_rules *rules, const struct lksm_options *options)
+void page_rules_init(struct page_rules *rules, const struct lksm_options *options, struct work *work)
 {
 	*rules = (struct page_rules){
 		.page_size = options->page_size,
@@ -21,6 +21,7 @@ void page_rules_init(struct page_rules *rules, const struct lksm_options *option
 		.secret = options->secret,
 		.digest_secret = options->digest_secret,
 		.secret_size = options->secret_size,
+		.work = work,
 	};
 	while ((uint64_t)1 << rules->page_shift < options->page_size)
 		rules->page_shift++;
@@ -45,17 +46,30 @@ uint64_t page_sample(const struct page_rules *rules, const uint8_t *bytes)
 	uint8_t lines[SAMPLE_LINES * LINE_SIZE];
 	for (uint32_t i = 0; i < SAMPLE_LINES; i++)
 		memcpy(lines + i * LINE_SIZE, bytes + rules->lines[i], LINE_SIZE);
+	rules->work->bytes_hashed += sizeof(lines);
 	return rules->hash(lines, sizeof(lines), rules->secret, rules->secret_size);
 }
 
 uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes)
 {
+	rules->work->bytes_hashed += rules->page_size;
 	return rules->hash(bytes, rules->page_size, rules->secret, rules->secret_size);
 }
 
 uint64_t page_digest(const struct page_rules *rules, const uint8_t *bytes)
 {
 	return rules->hash(bytes, rules->page_size, rules->digest_secret, rules->secret_size);
+}
+
+/* Asked only of pages that a compare has told apart; their owner may have made them equal since. */
+uint64_t page_difference(const struct page_rules *rules, const uint8_t *a, const uint8_t *b)
+{
+	uint64_t at = 0;
+	while (at < rules->page_size && !memcmp(a + at, b + at, LINE_SIZE))
+		at += LINE_SIZE;
+	while (at < rules->page_size && a[at] == b[at])
+		at++;
+	return at < rules->page_size ? at + 1 : rules->page_size;
 }
 
 /* A page is zero if its first byte is, and every other equals the one before it. */

@@ -1,5 +1,5 @@
 /*
- * page.h - one page: compare, keys, checksum, is-zero. Pure; knows no trees.
+ * page.h - one page: compare, keys, checksum, is-zero. Pure, but for booking what it cost; knows no trees.
  */
 #ifndef PAGE_H
 #define PAGE_H
@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* The sampled lines follow from the seed, so pages cannot be crafted to collide without knowing it. */
-void page_rules_init(struct page_rules *rules, const struct lksm_options *options);
+void page_rules_init(struct page_rules *rules, const struct lksm_options *options, struct work *work);
 
 /* Key taken from a few cache lines. */
 uint64_t page_sample(const struct page_rules *rules, const uint8_t *bytes);
@@ -18,6 +18,9 @@ uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes);
 /* The same number for the same bytes in every engine. */
 uint64_t page_digest(const struct page_rules *rules, const uint8_t *bytes);
 bool page_is_zero(const struct page_rules *rules, const uint8_t *bytes);
+
+/* Bytes up to the first that differs, that one included; all of them if none does. */
+uint64_t page_difference(const struct page_rules *rules, const uint8_t *a, const uint8_t *b);
 
 /* Asks for the lines that page_sample() will read. */
 static inline void page_prefetch_sample(const struct page_rules *rules, const uint8_t *bytes)
@@ -29,7 +32,9 @@ static inline void page_prefetch_sample(const struct page_rules *rules, const ui
 /* Less than, equal to or greater than 0, as memcmp. The only thing that may say "equal". */
 static inline int page_compare(const struct page_rules *rules, const uint8_t *a, const uint8_t *b)
 {
-	return memcmp(a, b, rules->page_size);
+	int order = memcmp(a, b, rules->page_size);
+	rules->work->bytes_compared += order ? page_difference(rules, a, b) : rules->page_size;
+	return order;
 }
 
 /* Whether @look's page has changed since its last gated visit is told by these 31 bits. */

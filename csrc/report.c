@@ -116,6 +116,7 @@ static uint32_t find_full_node(struct index *index, uint32_t ref)
 struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number)
 {
 	struct engine *engine = slot->engine;
+	struct work work = engine->work;	/* what explaining costs is not booked */
 	struct lksm_explanation explanation = { .frame = -1, .other_process = -1, .other_page = -1 };
 	uint64_t page;
 	const struct region *region = mm_slot_region(slot, number, &page);
@@ -154,6 +155,7 @@ struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number)
 		if (full)
 			explanation.nr_sharers = node_at(engine, full)->nr_sharers;
 	}
+	engine->work = work;
 	return explanation;
 }
 

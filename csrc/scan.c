@@ -90,6 +90,7 @@ void scan_remove(struct mm_slot *slot)
 static void begin_round(struct engine *engine)
 {
 	engine->scan_round = engine->crawl_round;
+	assert(!(engine->scan_round >> ROUND_BITS));
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		uint64_t nr_pages = 0;
 		for (const struct mm_slot *slot = engine->queue; slot; slot = slot->queue_next)
@@ -195,11 +196,14 @@ static uint64_t scan_pass(struct engine *engine, uint64_t nr_pages)
 		if (!ref)
 			break;
 		ahead_of(engine, engine->cursor.region, engine->cursor.page);
-		engine->cursor.slot->nr_scans++;
 		engine->cursor.page++;
+		if (!compare_and_merge(engine, ref)) {
+			engine->pages_skipped++;	/* costs nothing of the budget */
+			continue;
+		}
+		engine->cursor.slot->nr_scans++;
 		engine->pages_scanned++;
 		nr_scanned++;
-		compare_and_merge(engine, ref);
 	}
 	return nr_scanned;
 }

@@ -136,6 +136,7 @@ enum item_state {
 };
 
 #define ROUND_BITS 40	/* a round every millisecond: 34 years */
+#define SMART_SCAN_MAX_SKIPS 8	/* visits in a row that smart scan leaves out */
 
 /* 32 bytes a page, and all of it earns its place. */
 struct rmap_item {

@@ -79,6 +79,7 @@ _EXCEPTIONS: dict[int, type[LksmError]] = {
     lib.LKSM_INVALID: InvalidMemory,
     lib.LKSM_BUSY: BusyError,
 }
+MAX_WINDOW = int(lib.LKSM_MAX_WINDOW)
 _CHECK_TEXT_BYTES = 64 * 1024
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import daemon
-from ._core import REASON_NAMES, Core
+from ._core import MAX_WINDOW, REASON_NAMES, Core
 from ._lock import FairLock
 from .clock import Clock, VirtualClock
 from .counters import Counters, ScanReport
@@ -30,7 +30,6 @@ from .report import Explanation, Facts, Reason, explanation
 from .scheduler import Scheduler
 
 _FOR_EVER = 2**64
-_MOST_WINDOW = 16  # LKSM_MAX_WINDOW of the core
 
 
 class Engine:
@@ -92,8 +91,8 @@ class Engine:
         _check_at_least("max_vips", max_vips, 0)
         _check_at_least("short_lived_ms", short_lived_ms, 0)
         _check_at_least("merge_window", merge_window, 1)
-        if merge_window > _MOST_WINDOW:
-            raise ValueError(f"merge_window is {merge_window}, expected 1 to {_MOST_WINDOW}")
+        if merge_window > MAX_WINDOW:
+            raise ValueError(f"merge_window is {merge_window}, expected 1 to {MAX_WINDOW}")
         is_upstream = policy == "ksm"
         self.page_size = page_size
         self._nr_nodes = nodes
@@ -321,18 +320,27 @@ class Engine:
     def settle(self, max_rounds: int = 16) -> Counters:
         """Full scans until two whole rounds change nothing and no page is on its first look.
 
-        Stops after `max_rounds` in any case. BusyError while the threads run.
+        Stops after `max_rounds` in any case. Smart scan is off meanwhile: every page is visited. BusyError
+        while the threads run.
         """
         quiet = 0
         with self._driving():
-            for _ in range(max_rounds):
-                before = self._tree_counts()
-                report = self.full()
-                is_quiet = before == self._tree_counts() and not (report.merged or report.broken)
-                quiet = quiet + 1 if is_quiet else 0
-                if quiet == 2:
-                    break
+            self._core_smart_scan(False)
+            try:
+                for _ in range(max_rounds):
+                    before = self._tree_counts()
+                    report = self.full()
+                    is_quiet = before == self._tree_counts() and not (report.merged or report.broken)
+                    quiet = quiet + 1 if is_quiet else 0
+                    if quiet == 2:
+                        break
+            finally:
+                self._core_smart_scan(bool(self.knobs.smart_scan))
             return self.counters()
+
+    def _core_smart_scan(self, is_on: bool) -> None:
+        with self._lock:
+            self._open.set_smart_scan(is_on)
 
     def _tree_counts(self) -> tuple[int, ...]:
         """What a quiet round leaves as it is, and the pages that the gate held back."""

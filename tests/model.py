@@ -66,6 +66,8 @@ class Item:
     state: State = State.VOLATILE
     node: Node | None = None
     checksum: bytes | None = None  # of the last visit that the gate looked at
+    age: int = 0  # visits while not merged (12.3)
+    remaining_skips: int = 0
     alias_of: Page | None = None  # the page visited first of all that look at its cell, if not this one
 
 
@@ -132,12 +134,16 @@ class Model:
         max_page_sharing: int = 256,
         max_vips: int = 20,
         short_lived_ms: int = 100,
+        is_upstream: bool = False,
+        smart_scan: bool = False,
         choose: Callable[[Page, list[Node]], Node] = first_of,
     ) -> None:
         self.initial_rounds = initial_rounds
         self.max_page_sharing = max_page_sharing
         self.max_vips = max_vips
-        self.short_lived_ms = short_lived_ms
+        self.short_lived_ms = 0 if is_upstream else short_lived_ms
+        self.is_upstream = is_upstream
+        self.smart_scan = smart_scan
         self.choose = choose
         self.spaces: list[Space] = []
         self.nodes: dict[bytes, list[Node]] = {}
@@ -155,6 +161,7 @@ class Model:
         self.merged = 0
         self.broken = 0
         self.pages_scanned = 0
+        self.pages_skipped = 0
 
     # ---- what others look at
 
@@ -186,6 +193,7 @@ class Model:
             "merged": self.merged,
             "broken": self.broken,
             "pages_scanned": self.pages_scanned,
+            "pages_skipped": self.pages_skipped,
             "scanning_process": sum(space.registered is not None for space in self.spaces),
             "nr_frozen": sum(space.pending is Pending.FROZEN for space in self.spaces),
             "nr_scannable": sum(space.pending is Pending.NORMAL for space in self.spaces),
@@ -412,8 +420,7 @@ class Model:
                 break
             else:
                 self._advance()
-                self._visit(page)
-                visited += 1
+                visited += self._visit(page)
         self.pages_scanned += visited
         return visited
 
@@ -476,8 +483,8 @@ class Model:
 
     # ---- one page
 
-    def _visit(self, page: Page) -> None:
-        """The decision table of 3.3."""
+    def _visit(self, page: Page) -> bool:
+        """The decision table of 3.3, or upstream's (12.2). Was the visit made, or left out (12.3)?"""
         assert page.cell is not None
         bytes_now = page.cell.content
         is_frozen = page.space.pending is Pending.FROZEN
@@ -488,30 +495,55 @@ class Model:
             bypass = is_frozen and page.item.state is State.UNSTABLE  # L2
         item = page.item
         if item.node is not None and not page.private and item.node.content == bytes_now:
-            return  # row 2
+            return True  # row 2
         self._detach(item)  # row 4
+        if self.smart_scan and self._is_skipped(item):
+            self.pages_skipped += 1
+            return False
         item.alias_of = self.first_visited(page)
         if item.alias_of is not None:
-            return  # same pointer, same page
+            return True  # same pointer, same page
+        if self.is_upstream and self._is_gated(item, bytes_now):
+            return True
         targets = [node for node in self.nodes.get(bytes_now, []) if len(node.items) < self.max_page_sharing]
         if targets:  # row 6
             self._attach(item, targets[0] if len(targets) == 1 else self.choose(page, targets))
-            return
-        if self.scan_round < self.initial_rounds and not bypass and item.checksum != bytes_now:  # row 7
-            item.checksum = bytes_now
-            return
+            return True
+        is_gate_open = self.is_upstream or self.scan_round >= self.initial_rounds or bypass
+        if not is_gate_open and self._is_gated(item, bytes_now):  # row 7
+            return True
         twin = self.unstable.get(bytes_now)
         if twin is None:  # row 10
             item.state = State.UNSTABLE
             self.unstable[bytes_now] = item
-            return
+            return True
         if not twin.page.scannable:  # row 9: unmapped or opted out since
-            return
+            return True
         self._detach(twin)  # rows 11 and 15
         node = Node(bytes_now)
         self.nodes.setdefault(bytes_now, []).append(node)
         self._attach(twin, node)
         self._attach(item, node)
+        return True
+
+    @staticmethod
+    def _is_gated(item: Item, bytes_now: bytes) -> bool:
+        is_changed = item.checksum != bytes_now
+        item.checksum = bytes_now
+        return is_changed
+
+    @staticmethod
+    def _is_skipped(item: Item) -> bool:
+        """12.3: from the fourth visit on, ever more visits are left out between two that are made."""
+        age = item.age
+        item.age = min(255, age + 1)
+        if age < 3:
+            return False
+        if item.remaining_skips == 0:
+            item.remaining_skips = 1 if age <= 3 else 2 if age <= 5 else 4 if age <= 8 else 8
+            return False
+        item.remaining_skips -= 1
+        return True
 
     def _attach(self, item: Item, node: Node) -> None:
         """3.8"""

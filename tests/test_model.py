@@ -70,6 +70,8 @@ class EngineAndModel(RuleBasedStateMachine):
         max_page_sharing=st.sampled_from([2, 3, 256]),
         disturb=st.sampled_from([False, False, True]),
         max_vips=st.sampled_from([0, 1, 2, 20]),
+        policy=st.sampled_from(["lksm", "lksm", "ksm"]),
+        smart_scan=st.booleans(),
         seed=st.integers(0, 3),
     )
     def start(
@@ -79,6 +81,8 @@ class EngineAndModel(RuleBasedStateMachine):
         max_page_sharing: int,
         disturb: bool,
         max_vips: int,
+        policy: Literal["lksm", "ksm"],
+        smart_scan: bool,
         seed: int,
     ) -> None:
         self.page_size = page_size
@@ -89,12 +93,16 @@ class EngineAndModel(RuleBasedStateMachine):
             initial_rounds=initial_rounds,
             max_page_sharing=max_page_sharing,
             max_vips=max_vips,
+            policy=policy,
+            smart_scan=smart_scan,
             seed=seed,
         )
         self.model = Model(
             initial_rounds=initial_rounds,
             max_page_sharing=max_page_sharing,
             max_vips=max_vips,
+            is_upstream=policy == "ksm",
+            smart_scan=smart_scan,
             choose=self.choose_as_the_engine,
         )
         self.all: list[Both] = []
@@ -347,7 +355,11 @@ class EngineAndModel(RuleBasedStateMachine):
     def scan(self, budget: int) -> None:
         visited = self.engine.scan(budget)
         expected = self.model.scan(budget)
-        assert visited == expected
+        if self.certain or not self.model.smart_scan:
+            assert visited == expected
+        else:  # how far a batch reaches depends on what is left out
+            self.engine.scan(10**6)
+            self.model.finish()
 
     @rule(times=st.integers(1, 3))
     def full(self, times: int) -> None:
@@ -361,20 +373,24 @@ class EngineAndModel(RuleBasedStateMachine):
             self.engine.partial()
             self.model.partial()
 
-    @rule(value=st.sampled_from(["0", "1", "8", None]))
+    @rule(value=st.sampled_from(["0", "1", None]))
     def unmerge(self, value: str | None) -> None:
         self.engine.sysfs.write("run", "2")
         self.model.unmerge()
         if not self.certain:
             counters = self.engine.counters()
             self.model.merged, self.model.broken = counters.merged, counters.broken
+            self.model.pages_scanned, self.model.pages_skipped = (
+                counters.pages_scanned,
+                counters.pages_skipped,
+            )
             self.certain = True
         if value is not None:
             self.engine.sysfs.write("run", value)
             self.model.resume()
 
     @precondition(lambda self: self.model.unmerging)
-    @rule(value=st.sampled_from(["0", "1", "8"]))
+    @rule(value=st.sampled_from(["0", "1"]))
     def resume(self, value: str) -> None:
         self.engine.sysfs.write("run", value)
         self.model.resume()
@@ -383,9 +399,11 @@ class EngineAndModel(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """Whatever happened before: after quiet full scans all equal pages are merged, and no others."""
+        smart_scan, self.engine.knobs.smart_scan, self.model.smart_scan = self.model.smart_scan, False, False
         for _ in range(6):
             self.engine.full()
             self.model.full()
+        self.engine.knobs.smart_scan = self.model.smart_scan = smart_scan
         cells_of: defaultdict[bytes, set[int]] = defaultdict(set)
         frames_of: defaultdict[bytes, set[int]] = defaultdict(set)
         contents_of: defaultdict[int, set[bytes]] = defaultdict(set)
@@ -424,8 +442,9 @@ class EngineAndModel(RuleBasedStateMachine):
         actual = {name: getattr(counters, name) for name in expected}
         assert actual["merged"] - actual["broken"] == actual["pages_sharing"]
         if not self.certain:
-            expected = {name: expected[name] for name in CERTAIN}
-            actual = {name: actual[name] for name in CERTAIN}
+            names = [name for name in CERTAIN if name != "pages_scanned" or not self.model.smart_scan]
+            expected = {name: expected[name] for name in names}
+            actual = {name: actual[name] for name in names}
         assert actual == expected
 
     @invariant()

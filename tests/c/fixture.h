@@ -46,6 +46,8 @@ struct setup {
 	uint64_t page_size;		/* 256: four cache lines, of which three are sampled */
 	uint64_t initial_rounds;	/* 0: no checksum gate */
 	uint64_t max_page_sharing;	/* unlimited */
+	uint32_t merge_window;		/* 3 */
+	bool gate_first;		/* LKSM's order */
 	lksm_hash hash;			/* strong */
 	uint64_t seed;
 };
@@ -67,6 +69,8 @@ static inline struct engine *make_engine(struct setup setup)
 		.seed = setup.seed,
 		.initial_rounds = setup.initial_rounds,
 		.max_page_sharing = setup.max_page_sharing ? setup.max_page_sharing : UNLIMITED,
+		.merge_window = setup.merge_window ? setup.merge_window : 3,
+		.gate_first = setup.gate_first,
 		.hash = setup.hash ? setup.hash : strong_hash,
 		.secret = secret_of(setup.seed),
 		.digest_secret = secret_of(0),
@@ -201,7 +205,7 @@ static inline uint64_t scan_to_end(struct engine *engine)
 /* One full scan of every process. */
 static inline uint64_t full(struct engine *engine)
 {
-	lksm_begin_round(engine);
+	lksm_begin_round(engine, 0);
 	enqueue_all(engine);
 	return scan_to_end(engine);
 }
@@ -235,6 +239,13 @@ static inline bool expect_counters_at(const char *place, struct engine *engine, 
 /* Compares (shared, sharing, unshared) and checks the engine. */
 #define EXPECT_COUNTERS(engine, shared, sharing, unshared) \
 	expect_counters_at(PLACE, engine, shared, sharing, unshared)
+
+static inline struct lksm_status status_of(const struct mm_slot *process)
+{
+	struct lksm_status status;
+	lksm_process_status(process, &status);
+	return status;
+}
 
 /* The frame id, or enum lksm_entry, of one page. */
 static inline int64_t frame_of(const struct mm_slot *process, uint64_t page)

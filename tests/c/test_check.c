@@ -36,7 +36,7 @@ static struct world make_world_with(lksm_hash hash)
 	full(engine);
 	EXPECT_EQUAL(write_page(world.parent, 2, 'y'), LKSM_OK);
 	full(engine);
-	lksm_begin_round(engine);
+	lksm_begin_round(engine, 0);
 	enqueue(world.queued, false);
 	enqueue(world.plain, true);
 	scan_pages(engine, 2);
@@ -252,6 +252,11 @@ static void test_i08_rounds(void)
 	struct rmap_item *item = item_of(world.plain, 7);
 	EXPECT(item->state == ITEM_UNSTABLE && item->round < world.engine->scan_round);
 	EXPECT_BIT_FAULT(&world, item->round, world.engine->scan_round + 1, 8, "filed in round");
+	EXPECT_EQUAL(item->age, 0);
+	EXPECT_BIT_FAULT(&world, item->remaining_skips, 1, 8, "skipped at age 0");
+	item->age = 20;
+	EXPECT_SOUND(world.engine);
+	EXPECT_BIT_FAULT(&world, item->remaining_skips, 9, 8, "9 visits to be skipped");
 	destroy_world(&world);
 }
 
@@ -296,6 +301,10 @@ static void test_i11_processes(void)
 	EXPECT_FAULT(&world, world.plain->nr_merged, world.plain->nr_merged + 1, 11, "score");
 	EXPECT_FAULT(&world, world.plain->window[1], world.plain->window[1] + 1, 11, "score");
 	EXPECT_FAULT(&world, world.queued->is_registered, false, 11, "queued but not registered");
+	EXPECT_FAULT(&world, world.plain->window[5], 1, 11, "score");
+	EXPECT_FAULT(&world, world.plain->window_index, 3, 11, "place 3 in a window of 3");
+	EXPECT_FAULT(&world, world.plain->completion, 0, 11, "completion 0 of");
+	EXPECT_FAULT(&world, world.plain->completion, world.engine->nr_completions + 1, 11, "completion");
 	EXPECT(world.plain->is_scanned);
 	EXPECT_FAULT(&world, world.plain->is_newcomer, true, 11, "yet scanned");
 	destroy_world(&world);

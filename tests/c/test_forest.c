@@ -23,6 +23,7 @@ static struct memory memory;
 static struct pool pool;
 static struct forest forest;
 static struct keyset deepened;
+static struct work work;
 static struct page_rules rules;
 
 static const uint8_t *bytes_of(const struct pool *objects, uint32_t ref)
@@ -47,7 +48,7 @@ static void begin(lksm_hash hash)
 	};
 	memory = (struct memory){ 0 };
 	memset(pages, 0, sizeof(pages));
-	page_rules_init(&rules, &options);
+	page_rules_init(&rules, &options, &work);
 	pool_init(&pool, &memory, LKSM_FOR_NODES, sizeof(struct filed), 0);
 	forest_init(&forest, &memory, &pool, bytes_of);
 	keyset_init(&deepened, &memory);

@@ -8,25 +8,30 @@ static void test_options(void)
 {
 	static const struct {
 		uint64_t page_size, max_page_sharing;
+		uint32_t merge_window;
 		bool has_hash;
 		int error;
 	} cases[] = {
-		{ 4096, 256, true, LKSM_OK },
-		{ 64, 2, true, LKSM_OK },
-		{ 0, 256, true, LKSM_INVALID },
-		{ 32, 256, true, LKSM_INVALID },
-		{ 4095, 256, true, LKSM_INVALID },
-		{ 96, 256, true, LKSM_INVALID },
-		{ (uint64_t)1 << 31, 256, true, LKSM_INVALID },
-		{ 4096, 1, true, LKSM_INVALID },
-		{ 4096, 0, true, LKSM_INVALID },
-		{ 4096, 256, false, LKSM_INVALID },
+		{ 4096, 256, 3, true, LKSM_OK },
+		{ 64, 2, 1, true, LKSM_OK },
+		{ 64, 2, 16, true, LKSM_OK },
+		{ 0, 256, 3, true, LKSM_INVALID },
+		{ 32, 256, 3, true, LKSM_INVALID },
+		{ 4095, 256, 3, true, LKSM_INVALID },
+		{ 96, 256, 3, true, LKSM_INVALID },
+		{ (uint64_t)1 << 31, 256, 3, true, LKSM_INVALID },
+		{ 4096, 1, 3, true, LKSM_INVALID },
+		{ 4096, 0, 3, true, LKSM_INVALID },
+		{ 4096, 256, 0, true, LKSM_INVALID },
+		{ 4096, 256, 17, true, LKSM_INVALID },
+		{ 4096, 256, 3, false, LKSM_INVALID },
 	};
 	for (size_t i = 0; i < NR_TESTS(cases); i++) {
 		struct engine *engine = NULL;
 		struct lksm_options options = {
 			.page_size = cases[i].page_size,
 			.max_page_sharing = cases[i].max_page_sharing,
+			.merge_window = cases[i].merge_window,
 			.hash = cases[i].has_hash ? strong_hash : NULL,
 			.secret = secret_of(0),
 			.digest_secret = secret_of(0),

@@ -191,7 +191,7 @@ static void test_both_written_to_a_merged_content(void)
 		struct pair pair = make_pair((struct setup){ .max_page_sharing = limit }, "aa");
 		uint8_t *merged = make_pages(pair.engine, "bb");
 		struct mm_slot *process = make_process(pair.engine, merged, 2, false);
-		lksm_begin_round(pair.engine);
+		lksm_begin_round(pair.engine, 0);
 		enqueue(process, false);
 		scan_to_end(pair.engine);
 		EXPECT_COUNTERS(pair.engine, 1, 1, 0);
@@ -216,7 +216,7 @@ static void test_022_no_memory_for_an_item(void)
 	struct mm_slot *process = make_process(engine, pages, 300, false);
 	struct mm_slot *other = make_process(engine, more, 10, false);
 	uint64_t nr_scanned = 0;
-	lksm_begin_round(engine);
+	lksm_begin_round(engine, 0);
 	enqueue_all(engine);
 	EXPECT_EQUAL(scan_pages(engine, 256), 256);
 	EXPECT_COUNTERS(engine, 1, 255, 0);
@@ -278,7 +278,7 @@ static void test_twin_is_no_longer_mergeable(void)
 {
 	for (int is_unmapped = 0; is_unmapped < 2; is_unmapped++) {
 		struct pair pair = make_pair((struct setup){ 0 }, "aa");
-		lksm_begin_round(pair.engine);
+		lksm_begin_round(pair.engine, 0);
 		enqueue_all(pair.engine);
 		scan_pages(pair.engine, 1);
 		if (is_unmapped)
@@ -323,7 +323,7 @@ static void destroy_gate(struct gate *gate)
 /* One round of the process; is the page held back by the gate? */
 static bool is_held_back(struct gate *gate, bool is_frozen)
 {
-	lksm_begin_round(gate->engine);
+	lksm_begin_round(gate->engine, 0);
 	enqueue(gate->process, is_frozen);
 	scan_to_end(gate->engine);
 	EXPECT_SOUND(gate->engine);
@@ -361,7 +361,7 @@ static void test_gate_not_frozen(void)
 static void test_gate_new_in_round_2(void)
 {
 	struct gate gate = make_gate();
-	lksm_begin_round(gate.engine);
+	lksm_begin_round(gate.engine, 0);
 	EXPECT(is_held_back(&gate, false));
 	EXPECT_EQUAL(counters_of(gate.engine).scan_round, 2);
 	destroy_gate(&gate);
@@ -373,7 +373,7 @@ static void test_gate_frozen_new(void)
 	for (int round = 1; round <= 2; round++) {
 		struct gate gate = make_gate();
 		for (int i = 1; i < round; i++)
-			lksm_begin_round(gate.engine);
+			lksm_begin_round(gate.engine, 0);
 		EXPECT(!is_held_back(&gate, true));
 		EXPECT_EQUAL(checksum_of(&gate), 0);
 		EXPECT_COUNTERS(gate.engine, 0, 0, 1);
@@ -421,13 +421,13 @@ static void test_gate_frozen_was_stable(void)
 	struct gate gate = make_gate();
 	uint8_t *twin = make_pages(gate.engine, "a");
 	struct mm_slot *process = make_process(gate.engine, twin, 1, false);
-	lksm_begin_round(gate.engine);
+	lksm_begin_round(gate.engine, 0);
 	enqueue(process, true);
 	enqueue(gate.process, true);
 	scan_to_end(gate.engine);
 	EXPECT_COUNTERS(gate.engine, 1, 1, 0);
 	rewrite(&gate, 'b');
-	lksm_begin_round(gate.engine);
+	lksm_begin_round(gate.engine, 0);
 	enqueue(gate.process, true);
 	scan_to_end(gate.engine);
 	EXPECT_COUNTERS(gate.engine, 1, 0, 0);
@@ -461,7 +461,7 @@ static void test_gate_is_gone_in_round_3(void)
 static void test_014_stable_merge_is_not_gated(void)
 {
 	struct pair pair = make_pair(gated, "aa");
-	lksm_begin_round(pair.engine);
+	lksm_begin_round(pair.engine, 0);
 	enqueue(pair.processes[0], true);
 	enqueue(pair.processes[1], true);
 	uint8_t *pages = make_pages(pair.engine, "ab");
@@ -494,7 +494,7 @@ static void test_015_bypass_only_for_pages_that_passed(void)
 	rewrite(&gate, 'p');
 	uint8_t *page = make_pages(gate.engine, "p");
 	struct mm_slot *other = make_process(gate.engine, page, 1, false);
-	lksm_begin_round(gate.engine);
+	lksm_begin_round(gate.engine, 0);
 	enqueue(gate.process, true);
 	enqueue(other, true);
 	scan_to_end(gate.engine);
@@ -516,6 +516,241 @@ static void test_gate_of_immutable_pages(void)
 	EXPECT_COUNTERS(engine, 0, 0, 0);
 	full(engine);
 	EXPECT_COUNTERS(engine, 3, 3, 0);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* --- upstream's order of steps, spec 12.2 ---------------------------------------------------- */
+
+static const struct setup upstream = { .gate_first = true };
+
+/* The gate is closed in every round, and the initial rounds have no say. */
+static void test_upstream_gate_never_opens(void)
+{
+	for (uint64_t initial_rounds = 0; initial_rounds <= 3; initial_rounds += 3) {
+		struct engine *engine = make_engine((struct setup){
+			.gate_first = true,
+			.initial_rounds = initial_rounds,
+		});
+		uint8_t *pages = make_pages(engine, "ab");
+		struct mm_slot *process = NULL;
+		for (int i = 0; i < 8; i++)
+			lksm_begin_round(engine, 0);
+		process = make_process(engine, pages, 2, false);
+		full(engine);
+		EXPECT_COUNTERS(engine, 0, 0, 0);
+		EXPECT_EQUAL(counters_of(engine).nr_gated, 2);
+		full(engine);
+		EXPECT_COUNTERS(engine, 0, 0, 2);
+		EXPECT_EQUAL(counters_of(engine).nr_gated, 0);
+		for (int i = 0; i < 5; i++) {	/* one page that never holds still */
+			fill_page(engine, pages, (char)('c' + i));
+			full(engine);
+			EXPECT_COUNTERS(engine, 0, 0, 1);
+			EXPECT_EQUAL(item_of(process, 0)->state, ITEM_VOLATILE);
+			EXPECT_EQUAL(counters_of(engine).nr_gated, 1);
+		}
+		DESTROY(engine);
+		free(pages);
+	}
+}
+
+/* Frozen processes wait at the gate like others, whether the page is new or has passed before. */
+static void test_upstream_gate_knows_no_frozen(void)
+{
+	struct gate gate = { .engine = make_engine(upstream) };
+	gate.page = make_pages(gate.engine, "a");
+	gate.process = make_process(gate.engine, gate.page, 1, false);
+	EXPECT(is_held_back(&gate, true));
+	EXPECT(!is_held_back(&gate, true));
+	EXPECT_COUNTERS(gate.engine, 0, 0, 1);
+	rewrite(&gate, 'b');
+	EXPECT(is_held_back(&gate, true));
+	EXPECT(!is_held_back(&gate, false));
+	destroy_gate(&gate);
+}
+
+/* A page that equals a merged one waits at the gate too, and joins at its next visit. */
+static void test_upstream_gate_is_before_the_stable_tree(void)
+{
+	struct pair pair = make_pair(upstream, "aa");
+	full(pair.engine);
+	EXPECT_COUNTERS(pair.engine, 0, 0, 0);
+	full(pair.engine);
+	EXPECT_COUNTERS(pair.engine, 1, 1, 0);
+	uint8_t *pages = make_pages(pair.engine, "a");
+	struct mm_slot *third = make_process(pair.engine, pages, 1, false);
+	full(pair.engine);
+	EXPECT_COUNTERS(pair.engine, 1, 1, 0);
+	EXPECT_EQUAL(volatile_of(pair.engine), 1);
+	EXPECT_EQUAL(frame_of(third, 0), LKSM_ENTRY_PRIVATE);
+	full(pair.engine);
+	EXPECT_COUNTERS(pair.engine, 1, 2, 0);
+	EXPECT_EQUAL(frame_of(third, 0), frame_of(pair.processes[0], 0));
+	destroy_pair(&pair);
+	free(pages);
+}
+
+/* A merged page that was changed is detached and waits at the gate; the others stay without asking. */
+static void test_upstream_merged_page_is_changed(void)
+{
+	for (int is_plain = 0; is_plain < 2; is_plain++) {
+		struct engine *engine = make_engine(upstream);
+		uint8_t *pages = make_pages(engine, "aaabb");
+		struct mm_slot *process = make_process(engine, pages, 5, false);
+		full(engine);
+		full(engine);
+		EXPECT_COUNTERS(engine, 2, 3, 0);
+		if (is_plain)
+			fill_page(engine, pages, 'b');
+		else
+			EXPECT_EQUAL(write_page(process, 0, 'b'), LKSM_OK);
+		full(engine);
+		EXPECT_COUNTERS(engine, 2, 2, 0);
+		EXPECT_EQUAL(volatile_of(engine), 1);
+		EXPECT_EQUAL(counters_of(engine).nr_gated, 1);
+		EXPECT_EQUAL(counters_of(engine).round_broken, 1);
+		full(engine);
+		EXPECT_COUNTERS(engine, 2, 3, 0);
+		EXPECT_EQUAL(frame_of(process, 0), frame_of(process, 4));
+		DESTROY(engine);
+		free(pages);
+	}
+}
+
+/* A merged page written with the bytes it has is broken, has its old checksum, and merges in the same visit. */
+static void test_upstream_merged_page_is_written_alike(void)
+{
+	struct pair pair = make_pair(upstream, "aa");
+	full(pair.engine);
+	full(pair.engine);
+	EXPECT_EQUAL(write_page(pair.processes[0], 0, 'a'), LKSM_OK);
+	full(pair.engine);
+	EXPECT_COUNTERS(pair.engine, 1, 1, 0);
+	EXPECT_EQUAL(counters_of(pair.engine).round_broken, 1);
+	EXPECT_EQUAL(counters_of(pair.engine).round_merged, 1);
+	EXPECT_EQUAL(counters_of(pair.engine).nr_gated, 0);
+	destroy_pair(&pair);
+}
+
+/* A page whose content is merged into full frames goes on to the unstable tree. */
+static void test_upstream_limit(void)
+{
+	struct engine *engine = make_engine((struct setup){ .gate_first = true, .max_page_sharing = 2 });
+	uint8_t *pages = make_pages(engine, "aaaaa");
+	make_process(engine, pages, 5, false);
+	full(engine);
+	EXPECT_EQUAL(counters_of(engine).nr_gated, 5);
+	full(engine);
+	EXPECT_COUNTERS(engine, 2, 2, 1);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* --- what it costs --------------------------------------------------------------------------- */
+
+static void expect_work_at(const char *place, struct engine *engine, uint64_t bytes_compared, uint64_t bytes_hashed)
+{
+	struct lksm_counters c = counters_of(engine);
+	expect_at(c.bytes_compared == bytes_compared && c.bytes_hashed == bytes_hashed, place,
+		  "compared %" PRIu64 " and hashed %" PRIu64 ", expected %" PRIu64 " and %" PRIu64, c.bytes_compared,
+		  c.bytes_hashed, bytes_compared, bytes_hashed);
+	engine->work = (struct work){ 0 };
+}
+/* What was compared and hashed since the last time. */
+#define EXPECT_WORK(engine, bytes_compared, bytes_hashed) expect_work_at(PLACE, engine, bytes_compared, bytes_hashed)
+
+/* A pair: two samples and one compare; on mutable memory also the copy's sample and its compares with both. */
+static void test_work_of_a_pair(void)
+{
+	for (int is_immutable = 0; is_immutable < 2; is_immutable++) {
+		struct engine *engine = make_engine((struct setup){ .page_size = 4096 });
+		uint8_t *pages = make_pages(engine, "aab");
+		struct mm_slot *process = make_process(engine, pages, 3, is_immutable);
+		EXPECT_WORK(engine, 0, 0);
+		full(engine);
+		EXPECT_COUNTERS(engine, 1, 1, 1);
+		if (is_immutable)
+			EXPECT_WORK(engine, 4096, 3 * 192);
+		else
+			EXPECT_WORK(engine, 3 * 4096, 4 * 192);
+
+		/* At rest: merged pages are compared with their frame, others sampled; immutable ones not read. */
+		full(engine);
+		if (is_immutable)
+			EXPECT_WORK(engine, 0, 0);
+		else
+			EXPECT_WORK(engine, 2 * 4096, 192);
+
+		/* Looking costs the scan nothing. */
+		struct lksm_explanation explanation;
+		struct lksm_group group;
+		uint64_t digest;
+		EXPECT_SOUND(engine);
+		EXPECT_EQUAL(lksm_explain(process, 2, &explanation), LKSM_OK);
+		EXPECT_EQUAL(explanation.reason, LKSM_UNIQUE);
+		lksm_groups(engine, -1, 2, true, &group);
+		EXPECT_EQUAL(lksm_page_digest(process, 0, &digest), LKSM_OK);
+		EXPECT_WORK(engine, 0, 0);
+		DESTROY(engine);
+		free(pages);
+	}
+}
+
+/* A merged page that was changed costs as many bytes as its first difference is far. */
+static void test_work_of_a_changed_page(void)
+{
+	struct engine *engine = make_engine((struct setup){ .page_size = 4096 });
+	uint8_t *pages = make_pages(engine, "aa");
+	make_process(engine, pages, 2, false);
+	full(engine);
+	engine->work = (struct work){ 0 };
+	uint32_t at = engine->rules.lines[1] + 17;
+	pages[at] = 'b';
+	pages[4095] = 'b';
+	full(engine);
+	EXPECT_COUNTERS(engine, 1, 0, 1);
+	EXPECT_WORK(engine, at + 1 + 4096, 192);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* The gate hashes the whole page beside its sample; of immutable memory once, and never again. */
+static void test_work_of_the_gate(void)
+{
+	for (int is_immutable = 0; is_immutable < 2; is_immutable++) {
+		for (int gate_first = 0; gate_first < 2; gate_first++) {
+			struct engine *engine = make_engine((struct setup){
+				.page_size = 4096,
+				.initial_rounds = 3,
+				.gate_first = gate_first,
+			});
+			uint8_t *pages = make_pages(engine, "ab");
+			make_process(engine, pages, 2, is_immutable);
+			for (int round = 1; round <= 4; round++) {
+				bool has_key = round > 1 && is_immutable;
+				bool is_checked = !has_key && (round < 3 || gate_first);
+				full(engine);
+				EXPECT_COUNTERS(engine, 0, 0, round == 1 ? 0 : 2);
+				EXPECT_WORK(engine, 0, (has_key ? 0 : 2 * 192) + (is_checked ? 2 * 4096 : 0));
+			}
+			DESTROY(engine);
+			free(pages);
+		}
+	}
+}
+
+/* Every page is sampled once, whether ahead of its visit or in it. */
+static void test_work_of_a_long_scan(void)
+{
+	struct engine *engine = make_engine((struct setup){ .page_size = 4096 });
+	uint8_t *pages = malloc(100 * 4096);
+	for (int i = 0; i < 100; i++)
+		memset(pages + 4096 * i, i, 4096);
+	make_process(engine, pages, 100, false);
+	full(engine);
+	EXPECT_COUNTERS(engine, 0, 0, 100);
+	EXPECT_WORK(engine, 0, 100 * 192);
 	DESTROY(engine);
 	free(pages);
 }
@@ -617,7 +852,7 @@ static void test_no_memory_for_address(void)
 	full(engine);
 	physical_deinit(&engine->indexes->physical);
 	lksm_unmerge(engine);
-	lksm_begin_round(engine);
+	lksm_begin_round(engine, 0);
 	enqueue(first, false);
 	EXPECT(item_create(first->regions[0], 0) != 0);
 	fail_next(engine, FAIL_FOR_EVER);
@@ -732,7 +967,7 @@ static void test_deepening_without_memory(void)
 		for (uint32_t number = 0; number < 100; number++)
 			make_content(engine, UNSAMPLED, pages + number * 256, number % 50);
 		make_process(engine, pages, 100, true);
-		lksm_begin_round(engine);
+		lksm_begin_round(engine, 0);
 		enqueue_all(engine);
 		scan_pages(engine, 1);
 		/* The node pool has room before, so that only keys and roots are wanted. */
@@ -776,6 +1011,16 @@ int main(void)
 		TEST(test_010_pair_forms_in_round_2),
 		TEST(test_015_bypass_only_for_pages_that_passed),
 		TEST(test_gate_of_immutable_pages),
+		TEST(test_upstream_gate_never_opens),
+		TEST(test_upstream_gate_knows_no_frozen),
+		TEST(test_upstream_gate_is_before_the_stable_tree),
+		TEST(test_upstream_merged_page_is_changed),
+		TEST(test_upstream_merged_page_is_written_alike),
+		TEST(test_upstream_limit),
+		TEST(test_work_of_a_pair),
+		TEST(test_work_of_a_changed_page),
+		TEST(test_work_of_the_gate),
+		TEST(test_work_of_a_long_scan),
 		TEST(test_same_array_twice),
 		TEST(test_alias_takes_over),
 		TEST(test_overlapping_views),

@@ -221,6 +221,44 @@ static void test_merge_window(void)
 	free(pages);
 }
 
+/* The window is as long as the engine's, however short or long: oldest first, zeros before the first scan. */
+static void test_merge_window_length(void)
+{
+	static const uint32_t lengths[] = { 1, 3, 16 };
+	for (size_t n = 0; n < NR_TESTS(lengths); n++) {
+		struct engine *engine = make_engine((struct setup){ .merge_window = lengths[n] });
+		uint8_t *pages = calloc(40, 256);
+		struct mm_slot *process = make_process(engine, pages, 40, false);
+		uint64_t merged[40];		/* by scan */
+		uint64_t nr_zero = 0;
+		memset(pages, 'u', 40 * 256);
+		for (uint64_t i = 0; i < 40; i++)
+			pages[256 * i + engine->rules.lines[0]] = (uint8_t)i;
+		for (uint64_t scan = 0; scan < 40; scan++) {
+			/* Pages become zero: first two, which is one merge; then one in every other scan; then none. */
+			uint64_t nr_more = scan == 0 ? 2 : scan < 20 ? scan & 1 : 0;
+			memset(pages + 256 * nr_zero, 0, 256 * nr_more);
+			nr_zero += nr_more;
+			merged[scan] = scan ? nr_more : 1;
+			full(engine);
+
+			struct lksm_status status = status_of(process);
+			uint64_t score = 0;
+			EXPECT_EQUAL(status.nr_window, lengths[n]);
+			for (uint32_t i = 0; i < LKSM_MAX_WINDOW; i++) {
+				bool is_in = i < lengths[n] && scan + 1 + i >= lengths[n];
+				uint64_t wanted = is_in ? merged[scan + 1 + i - lengths[n]] : 0;
+				EXPECT_EQUAL(status.window[i], wanted);
+				score += wanted;
+			}
+			EXPECT_EQUAL(status.nr_merged, score);
+			EXPECT_SOUND(engine);
+		}
+		DESTROY(engine);
+		free(pages);
+	}
+}
+
 /* --- writing --------------------------------------------------------------------------------- */
 
 /* A write makes a merged page private at once, even for equal bytes; counters follow at the next visit. */
@@ -371,7 +409,7 @@ static void test_fork_write_leaves_merged_relative(void)
 		uint8_t *pages = make_pages(engine, "aa");
 		struct mm_slot *family[2] = { make_process(engine, pages, 2, false), NULL };
 		family[1] = fork_of(family[0]);
-		lksm_begin_round(engine);
+		lksm_begin_round(engine, 0);
 		enqueue(family[order], false);	/* the first to be visited stands for both */
 		scan_to_end(engine);
 		EXPECT_COUNTERS(engine, 1, 1, 0);
@@ -400,7 +438,7 @@ static void test_fork_write_ignores_unmapped(void)
 	uint8_t *pages = make_pages(engine, "aa");
 	struct mm_slot *process = make_process(engine, pages, 2, false);
 	struct mm_slot *child = fork_of(process);
-	lksm_begin_round(engine);
+	lksm_begin_round(engine, 0);
 	enqueue(child, false);
 	scan_to_end(engine);
 	EXPECT_COUNTERS(engine, 1, 1, 0);
@@ -557,7 +595,7 @@ static void test_engine_outlives_arrays(void)
 	EXPECT_EQUAL(lksm_process_map(process, &region), LKSM_OK);
 	EXPECT_EQUAL(write_page(fork_of(process), 0, 'x'), LKSM_OK);
 	full(engine);
-	lksm_begin_round(engine);
+	lksm_begin_round(engine, 0);
 	enqueue_all(engine);
 	scan_pages(engine, 5);
 	EXPECT_SOUND(engine);
@@ -576,6 +614,7 @@ int main(void)
 		TEST(test_blocks),
 		TEST(test_rows),
 		TEST(test_merge_window),
+		TEST(test_merge_window_length),
 		TEST(test_write_makes_private),
 		TEST(test_write_refuses),
 		TEST(test_fork_shares),

@@ -4,6 +4,8 @@
 #include "fixture.h"
 #include "page.h"
 
+static struct work work;	/* of all rules made here */
+
 static struct page_rules make_rules(uint64_t page_size, uint64_t seed)
 {
 	struct page_rules rules;
@@ -15,7 +17,7 @@ static struct page_rules make_rules(uint64_t page_size, uint64_t seed)
 		.digest_secret = secret_of(0),
 		.secret_size = XXH3_SECRET_DEFAULT_SIZE,
 	};
-	page_rules_init(&rules, &options);
+	page_rules_init(&rules, &options, &work);
 	return rules;
 }
 
@@ -31,6 +33,51 @@ static void test_compare(void)
 	EXPECT(page_compare(&rules, a, b) > 0);
 	b[0] = 1;
 	EXPECT(page_compare(&rules, a, b) < 0);
+}
+
+/* A compare is booked as far as it had to look: to the first difference, or over the whole page. */
+static void test_compared_bytes_are_booked(void)
+{
+	for (uint64_t page_size = 64; page_size <= 4096; page_size *= 4) {
+		struct page_rules rules = make_rules(page_size, 1);
+		uint8_t a[4096] = { 0 }, b[4096] = { 0 };
+		for (size_t i = 0; i <= page_size; i++) {
+			if (i < page_size)
+				b[i] = 1;
+			if (i + 7 < page_size)
+				b[i + 7] = 1;		/* what differs behind it is not looked at */
+			work = (struct work){ 0 };
+			page_compare(&rules, a, b);
+			page_compare(&rules, b, a);
+			EXPECT_EQUAL(work.bytes_compared, 2 * (i < page_size ? i + 1 : page_size));
+			EXPECT_EQUAL(work.bytes_hashed, 0);
+			memset(b, 0, sizeof(b));
+		}
+		EXPECT_EQUAL(page_difference(&rules, a, b), page_size);	/* made equal after the compare */
+	}
+}
+
+/* Samples and whole pages are booked by the bytes handed to the hash; digests and zero tests are not. */
+static void test_hashed_bytes_are_booked(void)
+{
+	static const uint8_t page[1024] = { 0 };
+	for (uint64_t page_size = 64; page_size <= 1024; page_size *= 2) {
+		struct page_rules rules = make_rules(page_size, 1);
+		struct look look = { .bytes = page };
+		work = (struct work){ 0 };
+		page_sample(&rules, page);
+		EXPECT_EQUAL(work.bytes_hashed, page_size < 192 ? page_size : 192);
+		work = (struct work){ 0 };
+		page_hash(&rules, page);
+		EXPECT_EQUAL(work.bytes_hashed, page_size);
+		page_checksum(&rules, &look);
+		page_checksum(&rules, &look);
+		EXPECT_EQUAL(work.bytes_hashed, 2 * page_size);
+		page_digest(&rules, page);
+		page_is_zero(&rules, page);
+		EXPECT_EQUAL(work.bytes_hashed, 2 * page_size);
+		EXPECT_EQUAL(work.bytes_compared, 0);
+	}
 }
 
 /* Sampled lines lie one in each third, in order, and follow from the seed. */
@@ -132,6 +179,8 @@ int main(void)
 {
 	static const struct test tests[] = {
 		TEST(test_compare),
+		TEST(test_compared_bytes_are_booked),
+		TEST(test_hashed_bytes_are_booked),
 		TEST(test_lines_follow_from_seed),
 		TEST(test_sample_sees_sampled_lines),
 		TEST(test_small_pages_are_sampled_whole),

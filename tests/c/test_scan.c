@@ -29,7 +29,7 @@ static void destroy_trio(struct trio *trio)
 
 static void begin_round_of(struct trio *trio)
 {
-	lksm_begin_round(trio->engine);
+	lksm_begin_round(trio->engine, 0);
 	for (int i = 0; i < 3; i++)
 		if (trio->processes[i])
 			enqueue(trio->processes[i], false);
@@ -74,7 +74,7 @@ static void test_order(void)
 {
 	struct trio trio = make_trio();
 	static const int order[] = { 2, 0, 1 };
-	lksm_begin_round(trio.engine);
+	lksm_begin_round(trio.engine, 0);
 	for (int i = 0; i < 3; i++)
 		enqueue(trio.processes[order[i]], false);
 	for (int i = 0; i < 3; i++) {
@@ -109,6 +109,247 @@ static void test_elapsed(void)
 	destroy_trio(&trio);
 }
 
+/* A round that begins restarts the clock of a process that was left half scanned, and of no other. */
+static void test_elapsed_does_not_count_a_stop(void)
+{
+	struct trio trio = make_trio();
+	uint64_t nr_scanned;
+	lksm_begin_round(trio.engine, 50);
+	for (int i = 0; i < 3; i++)
+		enqueue(trio.processes[i], false);
+	EXPECT_EQUAL(lksm_scan(trio.engine, 2, 100, &nr_scanned), LKSM_OK);
+	lksm_begin_round(trio.engine, 90000);
+	EXPECT_EQUAL(lksm_scan(trio.engine, 1, 90003, &nr_scanned), LKSM_OK);
+	EXPECT_EQUAL(lksm_scan(trio.engine, 4, 90007, &nr_scanned), LKSM_OK);
+	EXPECT_EQUAL(status_of(trio.processes[0]).elapsed, 7);
+	EXPECT_EQUAL(lksm_scan(trio.engine, 5, 90010, &nr_scanned), LKSM_OK);
+	EXPECT_EQUAL(status_of(trio.processes[1]).elapsed, 3);
+	EXPECT_EQUAL(lksm_scan(trio.engine, 8, 90020, &nr_scanned), LKSM_OK);
+	EXPECT_EQUAL(status_of(trio.processes[2]).elapsed, 10);
+	lksm_begin_round(trio.engine, 95000);	/* nothing is half scanned */
+	EXPECT_EQUAL(status_of(trio.processes[2]).elapsed, 10);
+
+	/* The next process begins when the one under the cursor goes, which is after the stop too. */
+	begin_round_of(&trio);
+	EXPECT_EQUAL(lksm_scan(trio.engine, 2, 95010, &nr_scanned), LKSM_OK);
+	lksm_begin_round(trio.engine, 99000);
+	lksm_process_destroy(trio.processes[0]);
+	trio.processes[0] = NULL;
+	EXPECT_EQUAL(lksm_scan(trio.engine, 5, 99004, &nr_scanned), LKSM_OK);
+	EXPECT_EQUAL(status_of(trio.processes[1]).elapsed, 4);
+	EXPECT_SOUND(trio.engine);
+	destroy_trio(&trio);
+}
+
+/* Completions are numbered over the whole engine, and a process that comes back has none. */
+static void test_completion(void)
+{
+	struct trio trio = make_trio();
+	EXPECT_EQUAL(status_of(trio.processes[0]).completion, 0);
+	full(trio.engine);
+	for (int i = 0; i < 3; i++)
+		EXPECT_EQUAL(status_of(trio.processes[i]).completion, i + 1);
+	lksm_begin_round(trio.engine, 0);
+	enqueue(trio.processes[2], false);
+	enqueue(trio.processes[0], true);
+	scan_pages(trio.engine, 9);
+	EXPECT_EQUAL(status_of(trio.processes[2]).completion, 4);
+	EXPECT_EQUAL(status_of(trio.processes[0]).completion, 1);	/* not yet over */
+	scan_pages(trio.engine, 1);
+	EXPECT_EQUAL(status_of(trio.processes[0]).completion, 5);
+	EXPECT_EQUAL(status_of(trio.processes[1]).completion, 2);
+
+	/* Nothing of it may be merged: the scanner forgets it, which is no completion. */
+	EXPECT_EQUAL(lksm_process_advise(trio.processes[1], 0, 5, false), LKSM_OK);
+	full(trio.engine);
+	EXPECT_EQUAL(status_of(trio.processes[1]).completion, 0);
+	EXPECT_EQUAL(lksm_process_advise(trio.processes[1], 0, 5, true), LKSM_OK);
+	lksm_process_register(trio.processes[1]);
+	EXPECT_EQUAL(status_of(trio.processes[1]).completion, 0);
+	full(trio.engine);
+	EXPECT_EQUAL(status_of(trio.processes[0]).completion, 8);
+	EXPECT_EQUAL(status_of(trio.processes[1]).completion, 9);
+	EXPECT_EQUAL(status_of(trio.processes[2]).completion, 10);
+	EXPECT_SOUND(trio.engine);
+	destroy_trio(&trio);
+}
+
+/* --- the front of the queue ------------------------------------------------------------------ */
+
+static void expect_order_at(const char *place, const struct trio *trio, const char *order)
+{
+	char found[8] = { 0 };
+	size_t length = 0;
+	for (const struct mm_slot *slot = trio->engine->queue; slot && length < 7; slot = slot->queue_next)
+		for (int i = 0; i < 3; i++)
+			if (slot == trio->processes[i])
+				found[length++] = (char)('0' + i);
+	expect_at(!strcmp(found, order), place, "the queue is \"%s\", expected \"%s\"", found, order);
+	expect_sound_at(place, trio->engine);
+}
+#define EXPECT_ORDER(trio, order) expect_order_at(PLACE, trio, order)
+
+/* A process that waits goes to the front, from wherever it is, and keeps its class. */
+static void test_move_to_front(void)
+{
+	struct trio trio = make_trio();
+	begin_round_of(&trio);
+	EXPECT_ORDER(&trio, "012");
+	lksm_move_to_front(trio.processes[0]);
+	EXPECT_ORDER(&trio, "012");
+	lksm_move_to_front(trio.processes[2]);
+	EXPECT_ORDER(&trio, "201");
+	lksm_move_to_front(trio.processes[0]);
+	EXPECT_ORDER(&trio, "021");
+	enqueue(trio.processes[1], true);
+	lksm_move_to_front(trio.processes[1]);
+	EXPECT_ORDER(&trio, "102");
+	expect_queue(trio.engine, 2, 1);
+	lksm_dequeue(trio.processes[0]);
+	lksm_move_to_front(trio.processes[0]);	/* it does not wait */
+	EXPECT_ORDER(&trio, "12");
+	lksm_dequeue(trio.processes[1]);
+	lksm_move_to_front(trio.processes[2]);	/* alone */
+	EXPECT_ORDER(&trio, "2");
+	enqueue(trio.processes[0], false);
+	EXPECT_ORDER(&trio, "20");
+	EXPECT_EQUAL(scan_to_end(trio.engine), 10);
+	EXPECT_COUNTERS(trio.engine, 1, 9, 0);
+	destroy_trio(&trio);
+}
+
+/* Moving disturbs neither who is being scanned nor what was visited of it. */
+static void test_move_to_front_of_the_cursor(void)
+{
+	struct trio trio = make_trio();
+	begin_round_of(&trio);
+	scan_pages(trio.engine, 5 + 3);
+	EXPECT(trio.engine->cursor.slot == trio.processes[1]);
+	lksm_move_to_front(trio.processes[1]);
+	EXPECT_ORDER(&trio, "12");
+	lksm_move_to_front(trio.processes[2]);
+	EXPECT_ORDER(&trio, "21");
+	lksm_move_to_front(trio.processes[1]);
+	EXPECT_ORDER(&trio, "21");
+	EXPECT(trio.engine->cursor.slot == trio.processes[1] && trio.engine->cursor.page == 3);
+	EXPECT_EQUAL(scan_pages(trio.engine, 2), 2);
+	EXPECT(trio.processes[1]->is_scanned && !trio.processes[2]->is_scanned);
+	EXPECT(!trio.engine->cursor.slot);	/* the pass is over; the rest waits for the next batch */
+	expect_queue(trio.engine, 1, 0);
+	EXPECT_EQUAL(scan_pages(trio.engine, 100), 5);
+	expect_queue(trio.engine, 0, 0);
+	EXPECT_COUNTERS(trio.engine, 1, 14, 0);
+	destroy_trio(&trio);
+}
+
+/* What stands in front of the cursor is scanned after the rest of the old round, in the new one, in one batch. */
+static void test_front_is_scanned_in_the_new_round(void)
+{
+	for (uint64_t budget = 1; budget <= 13; budget++) {
+		struct trio trio = make_trio();
+		uint64_t nr_left = 12;
+		begin_round_of(&trio);
+		scan_pages(trio.engine, 3);		/* of the first */
+		lksm_begin_round(trio.engine, 0);
+		lksm_move_to_front(trio.processes[2]);
+		lksm_move_to_front(trio.processes[1]);
+		EXPECT_ORDER(&trio, "120");
+		while (nr_left) {
+			uint64_t nr_expected = nr_left < budget ? nr_left : budget;
+			EXPECT_EQUAL(scan_pages(trio.engine, budget), nr_expected);
+			nr_left -= nr_expected;
+			/* The new round begins with its first page, not with the last of the old one. */
+			EXPECT_EQUAL(counters_of(trio.engine).scan_round, nr_left < 10 ? 2 : 1);
+			EXPECT_SOUND(trio.engine);
+		}
+		expect_queue(trio.engine, 0, 0);
+		EXPECT_EQUAL(status_of(trio.processes[0]).completion, 1);
+		EXPECT_EQUAL(status_of(trio.processes[1]).completion, 2);
+		EXPECT_EQUAL(status_of(trio.processes[2]).completion, 3);
+		EXPECT_COUNTERS(trio.engine, 1, 14, 0);
+		destroy_trio(&trio);
+	}
+}
+
+/* Without a new round the second pass is in the same tree: late pages meet those of the first. */
+static void test_front_in_the_same_round(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	uint8_t *pages[2] = { make_pages(engine, "abc"), make_pages(engine, "xbc") };
+	struct mm_slot *first = make_process(engine, pages[0], 3, false);
+	struct mm_slot *late = make_process(engine, pages[1], 3, false);
+	lksm_begin_round(engine, 0);
+	enqueue(first, false);
+	scan_pages(engine, 1);
+	enqueue(late, false);
+	lksm_move_to_front(late);
+	EXPECT_EQUAL(scan_pages(engine, 100), 5);
+	EXPECT_COUNTERS(engine, 2, 2, 2);
+	EXPECT(!lksm_has_queue(engine));
+	DESTROY(engine);
+	free(pages[0]), free(pages[1]);
+}
+
+/* The process under the cursor leaves, and only some in front of it wait. */
+static void test_front_is_left_when_the_cursor_slot_goes(void)
+{
+	for (int exits = 0; exits < 2; exits++) {
+		struct trio trio = make_trio();
+		begin_round_of(&trio);
+		scan_pages(trio.engine, 11);
+		enqueue(trio.processes[0], false);
+		lksm_move_to_front(trio.processes[0]);
+		EXPECT_ORDER(&trio, "02");
+		if (exits) {
+			lksm_process_destroy(trio.processes[2]);
+			trio.processes[2] = NULL;
+		} else {
+			lksm_dequeue(trio.processes[2]);
+		}
+		EXPECT_ORDER(&trio, "0");
+		EXPECT(!trio.engine->cursor.slot);
+		EXPECT_EQUAL(scan_pages(trio.engine, 100), 5);
+		expect_queue(trio.engine, 0, 0);
+		destroy_trio(&trio);
+	}
+}
+
+/* Memory that is short in the second pass of a batch ends it; what was visited counts. */
+static void test_no_memory_in_the_second_pass(void)
+{
+	struct trio trio = make_trio();
+	begin_round_of(&trio);
+	scan_pages(trio.engine, 11);	/* the others have their items */
+	uint8_t *pages = make_pages(trio.engine, "bb");
+	struct mm_slot *late = make_process(trio.engine, pages, 2, false);
+	enqueue(late, false);
+	lksm_move_to_front(late);
+	fail_next(trio.engine, FAIL_FOR_EVER);
+	EXPECT_EQUAL(scan_pages(trio.engine, 100), 4);
+	EXPECT(trio.engine->cursor.slot == late && !trio.engine->cursor.page);
+	fail_no_more(trio.engine);
+	EXPECT_EQUAL(scan_pages(trio.engine, 100), 2);
+	EXPECT_COUNTERS(trio.engine, 2, 15, 0);
+	destroy_trio(&trio);
+	free(pages);
+}
+
+/* In upstream's order of steps a batch ends where a pass ends. */
+static void test_gate_first_batch_ends_with_the_pass(void)
+{
+	struct trio trio = make_trio();
+	trio.engine->gate_first = true;
+	begin_round_of(&trio);
+	scan_pages(trio.engine, 3);
+	lksm_move_to_front(trio.processes[2]);
+	EXPECT_EQUAL(scan_pages(trio.engine, 100), 7);
+	EXPECT(!trio.engine->cursor.slot && lksm_has_queue(trio.engine));
+	EXPECT_EQUAL(scan_pages(trio.engine, 100), 5);
+	EXPECT(!lksm_has_queue(trio.engine));
+	EXPECT_SOUND(trio.engine);
+	destroy_trio(&trio);
+}
+
 /* --- rounds ---------------------------------------------------------------------------------- */
 
 /* Each round builds the unstable tree anew. Row 7. */
@@ -135,7 +376,7 @@ static void test_round_waits_for_head(void)
 	struct trio trio = make_trio();
 	begin_round_of(&trio);
 	scan_pages(trio.engine, 2);
-	lksm_begin_round(trio.engine);
+	lksm_begin_round(trio.engine, 0);
 	EXPECT_EQUAL(counters_of(trio.engine).crawl_round, 2);
 	scan_to_end(trio.engine);
 	EXPECT_EQUAL(counters_of(trio.engine).scan_round, 1);
@@ -156,12 +397,12 @@ static void test_items_of_old_rounds(void)
 	full(engine);
 	make_process(engine, twin, 3, false);
 	for (int i = 0; i < 600; i++) {	/* more than an 8-bit stamp could tell */
-		lksm_begin_round(engine);
+		lksm_begin_round(engine, 0);
 		enqueue(engine->last_slot, false);
 		scan_to_end(engine);
 	}
 	EXPECT_COUNTERS(engine, 0, 0, 6);
-	lksm_begin_round(engine);
+	lksm_begin_round(engine, 0);
 	enqueue(old, false);
 	scan_to_end(engine);
 	EXPECT_COUNTERS(engine, 0, 0, 6);
@@ -177,7 +418,7 @@ static void test_items_of_old_rounds(void)
 static void test_late_process(void)
 {
 	struct trio trio = make_trio();
-	lksm_begin_round(trio.engine);
+	lksm_begin_round(trio.engine, 0);
 	enqueue(trio.processes[0], false);
 	scan_pages(trio.engine, 3);
 	enqueue(trio.processes[1], true);
@@ -198,7 +439,7 @@ static void test_late_region(void)
 		struct mm_slot *process = NULL;
 		EXPECT_EQUAL(lksm_process_create(engine, 0, &process), LKSM_OK);
 		EXPECT_EQUAL(map_pages(process, 50, pages, 5), LKSM_OK);
-		lksm_begin_round(engine);
+		lksm_begin_round(engine, 0);
 		enqueue(process, false);
 		scan_pages(engine, 3);
 		EXPECT_EQUAL(map_pages(process, address, more, 2), LKSM_OK);
@@ -412,6 +653,15 @@ int main(void)
 		TEST(test_budget),
 		TEST(test_order),
 		TEST(test_elapsed),
+		TEST(test_elapsed_does_not_count_a_stop),
+		TEST(test_completion),
+		TEST(test_move_to_front),
+		TEST(test_move_to_front_of_the_cursor),
+		TEST(test_front_is_scanned_in_the_new_round),
+		TEST(test_front_in_the_same_round),
+		TEST(test_front_is_left_when_the_cursor_slot_goes),
+		TEST(test_no_memory_in_the_second_pass),
+		TEST(test_gate_first_batch_ends_with_the_pass),
 		TEST(test_007_unstable_tree_is_rebuilt),
 		TEST(test_round_waits_for_head),
 		TEST(test_items_of_old_rounds),

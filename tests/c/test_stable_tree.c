@@ -312,7 +312,7 @@ static void test_lender_is_unmapped(void)
 		full(crowd.engine);
 		EXPECT_EQUAL(lksm_process_unmap(crowd.processes[0], 0, 1), LKSM_OK);
 		EXPECT_COUNTERS(crowd.engine, 1, 2, 1);
-		lksm_begin_round(crowd.engine);
+		lksm_begin_round(crowd.engine, 0);
 		enqueue(crowd.processes[0], false);
 		if (!can_copy)
 			fail_next(crowd.engine, FAIL_FOR_EVER);

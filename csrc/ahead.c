@@ -18,14 +18,9 @@ void ahead_reset(struct engine *engine)
 	memset(engine->ahead, 0, sizeof(engine->ahead));
 }
 
-static struct ahead *slot_of(struct engine *engine, const uint8_t *bytes)
+bool ahead_sample(const struct engine *engine, uint64_t page, const uint8_t *bytes, uint64_t *sample_ret)
 {
-	return &engine->ahead[((uintptr_t)bytes >> engine->rules.page_shift) % AHEAD_PAGES];
-}
-
-bool ahead_sample(const struct engine *engine, const uint8_t *bytes, uint64_t *sample_ret)
-{
-	const struct ahead *ahead = slot_of((struct engine *)engine, bytes);
+	const struct ahead *ahead = &engine->ahead[page % AHEAD_PAGES];
 	if (ahead->bytes != bytes)
 		return false;
 	*sample_ret = ahead->sample;
@@ -47,9 +42,9 @@ static const uint8_t *bytes_if_looked_at(const struct region *region, uint64_t p
 	return region_page(region, page);
 }
 
-static void take_sample(struct engine *engine, const struct index *index, const uint8_t *bytes)
+static void take_sample(struct engine *engine, const struct index *index, uint64_t page, const uint8_t *bytes)
 {
-	struct ahead *ahead = slot_of(engine, bytes);
+	struct ahead *ahead = &engine->ahead[page % AHEAD_PAGES];
 	ahead->bytes = bytes;
 	ahead->sample = page_sample(&engine->rules, bytes);
 	forest_prefetch_root(&index->stable, ahead->sample);
@@ -81,13 +76,13 @@ void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_LINES)) != NULL)
 		page_prefetch_sample(&engine->rules, bytes);
 	if ((bytes = bytes_if_looked_at(region, page + TAKE_SAMPLE)) != NULL)
-		take_sample(engine, index, bytes);
+		take_sample(engine, index, page + TAKE_SAMPLE, bytes);
 	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_OBJECT)) != NULL &&
-	    ahead_sample(engine, bytes, &sample)) {
+	    ahead_sample(engine, page + ASK_FOR_OBJECT, bytes, &sample)) {
 		forest_prefetch_object(&index->stable, sample);
 		forest_prefetch_object(&index->unstable, sample);
 	}
 	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_TWIN)) != NULL &&
-	    ahead_sample(engine, bytes, &sample))
+	    ahead_sample(engine, page + ASK_FOR_TWIN, bytes, &sample))
 		ask_for_twin(engine, index, bytes, sample);
 }

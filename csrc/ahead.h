@@ -15,7 +15,7 @@
 void ahead_reset(struct engine *engine);
 /* Takes the next steps for the pages that follow @page of @region. */
 void ahead_of(struct engine *engine, const struct region *region, uint64_t page);
-/* The sample of the page at @bytes if it was taken in this batch. */
-bool ahead_sample(const struct engine *engine, const uint8_t *bytes, uint64_t *sample_ret);
+/* The sample of the page at @bytes, a region's page number @page, if it was taken in this batch. */
+bool ahead_sample(const struct engine *engine, uint64_t page, const uint8_t *bytes, uint64_t *sample_ret);
 
 #endif

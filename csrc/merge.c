@@ -112,7 +112,7 @@ static void look_at(struct index *index, uint32_t item_ref, struct look *look_re
 		return;
 	}
 	uint64_t sample;
-	if (ahead_sample(engine, bytes, &sample))
+	if (ahead_sample(engine, item_page(&engine->items, item_ref), bytes, &sample))
 		index_look_sampled(index, bytes, sample, look_ret);
 	else
 		index_look(index, bytes, look_ret);

@@ -327,7 +327,7 @@ struct engine {
 	struct mm_slot *queue;		/* first to be scanned */
 	struct mm_slot *queue_last;
 	struct cursor cursor;
-	struct ahead ahead[AHEAD_PAGES];	/* by address; of this batch */
+	struct ahead ahead[AHEAD_PAGES];	/* by page number; of this batch */
 	uint64_t initial_rounds;	/* the gate is closed below this round */
 	uint64_t max_page_sharing;	/* sharers a frame may have */
 	uint32_t merge_window;		/* scans in the window of a process */

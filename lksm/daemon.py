@@ -78,7 +78,8 @@ class Daemon:
         self.wake_scanner = self._scanner.wake
 
     def start(self) -> None:
-        _running.add(self)
+        with _running_lock:
+            _running.add(self)
         try:
             self._crawler.start()
             self._scanner.start()
@@ -92,19 +93,24 @@ class Daemon:
         self._crawler.finish()
         self._scanner.finish()
         self._on_halt(False)
-        _running.discard(self)
+        with _running_lock:
+            _running.discard(self)
 
 
 _running: weakref.WeakSet[Daemon] = weakref.WeakSet()
+_running_lock = threading.Lock()
 
 
 @atexit.register
 def _stop_all() -> None:
     """No thread may be in the core while the interpreter is taken apart."""
-    for daemon in list(_running):
+    with _running_lock:
+        daemons = list(_running)
+    for daemon in daemons:
         daemon.stop()
 
 
 def forget_all() -> None:
     """In a forked child: the threads stayed in the parent."""
-    _running.clear()
+    global _running, _running_lock
+    _running, _running_lock = weakref.WeakSet(), threading.Lock()

@@ -129,7 +129,8 @@ class Engine:
         self._daemon: Daemon | None = None
         self._was_forked = False
         self._failure: BaseException | None = None
-        _engines.add(self)
+        with _fork_lock:
+            _engines.add(self)
 
     def __repr__(self) -> str:
         if self._core is None:
@@ -617,7 +618,7 @@ class Engine:
 # --- os.fork() ---------------------------------------------------------------------------------------
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_fork_lock = threading.RLock()
+_fork_lock = threading.RLock()  # over these two; before any engine's lock
 _held_for_fork: list[Engine] = []
 
 

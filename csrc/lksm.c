@@ -297,6 +297,7 @@ void lksm_begin_round(struct engine *engine, uint64_t now)
 		engine->cursor.slot->started = now;	/* or its scan would seem to have lasted as long as the stop */
 	engine->crawl_round++;
 	engine->nr_gated = 0;
+	engine->nr_begun_slots = 0;
 	engine->nr_scanned_slots = 0;
 	engine->round_merged = engine->merged;
 	engine->round_broken = engine->broken;

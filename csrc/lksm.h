@@ -104,6 +104,7 @@ struct lksm_counters {
 	uint64_t nr_scannable;		/* queued ones of class normal */
 	uint64_t nr_frozen;		/* queued ones of class frozen */
 	uint64_t nr_gated;		/* pages the gate held back in this round */
+	uint64_t nr_begun_slots;	/* slots that became the cursor's in this round */
 	uint64_t nr_scanned_slots;	/* slots completed in this round */
 	uint64_t round_merged;		/* merged in this round */
 	uint64_t round_broken;		/* broken in this round */

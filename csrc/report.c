@@ -292,6 +292,7 @@ void report_counters(const struct engine *engine, int64_t domain, struct lksm_co
 		.scan_round = engine->scan_round,
 		.crawl_round = engine->crawl_round,
 		.nr_gated = engine->nr_gated,
+		.nr_begun_slots = engine->nr_begun_slots,
 		.nr_scanned_slots = engine->nr_scanned_slots,
 		.round_merged = engine->merged - engine->round_merged,
 		.round_broken = engine->broken - engine->round_broken,

@@ -16,8 +16,10 @@ static void begin_slot(struct engine *engine, struct mm_slot *slot)
 		.slot = slot,
 		.region = slot && slot->nr_regions ? slot->regions[0] : NULL,
 	};
-	if (slot)
-		slot->started = engine->now;
+	if (!slot)
+		return;
+	slot->started = engine->now;
+	engine->nr_begun_slots++;
 }
 
 /* --- the queue ------------------------------------------------------------------------------- */

@@ -343,6 +343,7 @@ struct engine {
 	uint64_t nr_completions;	/* scans of processes that were completed */
 	struct work work;
 	uint64_t nr_gated;		/* in this round */
+	uint64_t nr_begun_slots;	/* in this round */
 	uint64_t nr_scanned_slots;	/* in this round */
 	uint64_t round_merged;		/* merged when this round began */
 	uint64_t round_broken;

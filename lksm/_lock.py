@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
-from types import TracebackType
 
 
-class FairLock:
+class FairLock(_thread.RLock):  # type: ignore[misc,unused-ignore]
     """A reentrant lock that a thread taking it again and again cannot keep from the others.
 
     A scan takes the lock for every batch. With a plain lock it would usually win it back before a waiting
-    thread wakes. Here whoever waits holds the turnstile, so the scan queues up behind it.
+    thread wakes. Here whoever waits holds the turnstile, so the scan queues up behind it. Ctrl-C while it is
+    waited for leaves it as it was; leaving it is a single step.
     """
 
     def __init__(self) -> None:
         self._turnstile = threading.Lock()
-        self._lock = threading.RLock()
-        self._owner = 0
-        self._depth = 0
 
-    def __enter__(self) -> None:
-        me = threading.get_ident()
-        if self._owner != me:
+    def __enter__(self) -> bool:  # type: ignore[override,unused-ignore]
+        if self.is_mine():
+            return self.acquire()
+        try:
             with self._turnstile:
-                self._lock.acquire()
-            self._owner = me
-        self._depth += 1
+                return self.acquire()
+        except BaseException:
+            if self.is_mine():
+                self.release()
+            raise
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            self._owner = 0
-            self._lock.release()
+    def is_mine(self) -> bool:
+        """Does the calling thread hold it?"""
+        is_mine: bool = self._is_owned()  # type: ignore[attr-defined,unused-ignore]
+        return is_mine
 
     def forget_other_threads(self) -> None:
         """In a child made by os.fork() whose only thread holds the lock: nobody waits any more."""

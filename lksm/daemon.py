@@ -6,6 +6,7 @@ import atexit
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
 from .clock import Clock
 
@@ -23,7 +24,6 @@ class _Sleeper:
         self._on_error = on_error
         self._is_woken = threading.Event()
         self._is_over = False
-        self._has_failed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -32,28 +32,34 @@ class _Sleeper:
     def wake(self) -> None:
         self._is_woken.set()
 
-    def finish(self) -> None:
-        """Returns when the thread has ended; a turn that is running ends first."""
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def tell_to_end(self) -> None:
         self._is_over = True
         self._is_woken.set()
+
+    def join(self) -> None:
+        """Returns when the thread has ended; a turn that is running ends first."""
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
+        has_failed = False
         while True:
             self._is_woken.clear()
             if self._is_over:
                 return
             try:
                 due = self._turn()
+                self._is_woken.wait(None if due is None else self._seconds_until(due))
+                has_failed = False
             except BaseException as error:
                 self._on_error(error)
-                if self._has_failed:  # twice in a row, although nothing was due
+                if has_failed:  # no turn succeeds any more: do not go on failing at full speed
                     return
-                self._has_failed = True
-                continue
-            self._has_failed = False
-            self._is_woken.wait(None if due is None else self._seconds_until(due))
+                has_failed = True
 
     def _seconds_until(self, due: int) -> float:
         return min(max(0, due - self._clock()) / 1000, threading.TIMEOUT_MAX)
@@ -77,22 +83,27 @@ class Daemon:
         self.wake_crawler = self._crawler.wake
         self.wake_scanner = self._scanner.wake
 
+    @property
+    def is_alive(self) -> bool:
+        return self._crawler.is_alive and self._scanner.is_alive
+
     def start(self) -> None:
+        """If it raises, `stop` is still to be called."""
         with _running_lock:
             _running.add(self)
-        try:
-            self._crawler.start()
-            self._scanner.start()
-        except BaseException:
-            self.stop()
-            raise
+        self._crawler.start()
+        self._scanner.start()
 
     def stop(self) -> None:
         """Returns when both threads have ended; `on_halt` may shorten their turns."""
         self._on_halt(True)
-        self._crawler.finish()
-        self._scanner.finish()
-        self._on_halt(False)
+        try:
+            self._crawler.tell_to_end()
+            self._scanner.tell_to_end()
+            self._crawler.join()
+            self._scanner.join()
+        finally:
+            self._on_halt(False)
         with _running_lock:
             _running.discard(self)
 
@@ -107,7 +118,8 @@ def _stop_all() -> None:
     with _running_lock:
         daemons = list(_running)
     for daemon in daemons:
-        daemon.stop()
+        with suppress(Exception):
+            daemon.stop()
 
 
 def forget_all() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import secrets
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 import numpy as np
@@ -54,7 +56,8 @@ class Engine:
         The gate is closed in rounds below this: a page must hold still for a round first (spec 3.4.1). So
         many full scans come first when scans start by themselves (spec 5.3).
     max_vips
-        A partial scan adds processes with recent merges until it has this many processes (spec 5.6).
+        A partial scan adds processes with recent merges until these, frozen and new ones are this many
+        (spec 5.6).
     short_lived_ms
         A crawl leaves out processes that have used less CPU time, in milliseconds (spec 5.4).
     merge_window
@@ -65,7 +68,8 @@ class Engine:
         Start values of `Engine.knobs`, by name. KnobError if out of range.
 
     All methods may be called from any thread, also during a scan. Use of a closed engine raises
-    `ProcessGone`. If a turn of the threads fails, `run` becomes 0 and the next call raises what it raised.
+    `ProcessGone`. If a turn of the threads fails, `run` becomes 0 and the next call of a method of the engine
+    raises what it raised.
     """
 
     def __init__(
@@ -149,10 +153,14 @@ class Engine:
 
     @property
     def _open(self) -> Core:
+        """The core, for a public method: `ProcessGone` if there is none, or what a thread has failed with."""
         self._raise_failure()
         if self._core is None:
             raise ProcessGone("the engine is closed")
         return self._core
+
+    def _check_open(self) -> None:
+        _ = self._open
 
     def _raise_failure(self) -> None:
         """What went wrong in a thread is told to whoever calls next, once."""
@@ -228,14 +236,14 @@ class Engine:
     def processes(self) -> tuple[Process, ...]:
         """Live processes in order of attachment."""
         with self._lock:
-            _ = self._open
+            self._check_open()
             return tuple(self._scheduler.processes)
 
     @property
     def queue(self) -> tuple[Process, ...]:
         """Processes that wait to be scanned, in order; the one being scanned is among them."""
         with self._lock:
-            _ = self._open
+            self._check_open()
             return self._scheduler.queue
 
     def detach(self, process: Process) -> None:
@@ -245,13 +253,12 @@ class Engine:
 
     def close(self) -> None:
         """Stops the threads, detaches everything and frees all memory. Closing twice is closing once."""
+        self._check_not_inside()
         with self._scan_lock:
             self._stop_threads()
             with self._lock:
                 if self._core is not None:
-                    for process in self._scheduler.processes:
-                        process._release()
-                    self._scheduler.processes.clear()
+                    self._scheduler.release()
                     self._core.close()
                     self._core = None
         self._raise_failure()
@@ -259,6 +266,7 @@ class Engine:
     def _check_member(self, process: Process) -> None:
         if not isinstance(process, Process) or process._host is not self._scheduler:
             raise InvalidMemory(f"{process!r} is no process of this engine")
+        self._check_open()
 
     # --- scans, one by one -------------------------------------------------------------------------
 
@@ -271,7 +279,7 @@ class Engine:
         if mode not in ("full", "partial"):
             raise ValueError(f"mode is {mode!r}, expected 'full' or 'partial'")
         with self._driving(), self._lock:
-            _ = self._open
+            self._check_open()
             if self._scheduler.mode is not None:
                 raise BusyError("a scan is unfinished; finish it with scan()")
             return self._scheduler.prepare(mode, "call")
@@ -354,7 +362,7 @@ class Engine:
     def last_scan(self) -> ScanReport | None:
         """The report of the last scan that ended, whoever drove it; None before the first."""
         with self._lock:
-            _ = self._open
+            self._check_open()
             return self._scheduler.last_scan
 
     # --- scans that fall due -------------------------------------------------------------------------
@@ -406,7 +414,7 @@ class Engine:
     def _driving(self) -> Iterator[None]:
         """Only one at a time drives scans."""
         with self._scan_lock:
-            _ = self._open
+            self._check_open()
             if self.is_running:
                 raise BusyError("the engine's threads run; stop() them first")
             yield
@@ -416,7 +424,7 @@ class Engine:
     @property
     def is_running(self) -> bool:
         """Do the engine's threads run, in this process?"""
-        return self._daemon is not None
+        return self._daemon is not None and self._daemon.is_alive
 
     def start(self) -> None:
         """Starts the threads `ksm_crawld` and `ksmd`, which scan as the knob `run` says.
@@ -424,22 +432,32 @@ class Engine:
         They sleep until something is due and end with `stop`, `close` or the interpreter. A process made by
         os.fork() has none, until it starts its own. BusyError if they run already.
         """
-        with self._driving(), self._lock:
+        with self._driving():
+            self._stop_threads()  # none that runs, but one may have ended
             scheduler = self._scheduler
-            self._daemon = Daemon(
-                scheduler.crawl_turn,
-                scheduler.scan_turn,
-                self._clock,
-                on_error=self._failed,
-                on_halt=scheduler.halt,
-            )
-            scheduler.wake_crawler = self._daemon.wake_crawler
-            scheduler.wake_scanner = self._daemon.wake_scanner
-            self._was_forked = False
-            self._daemon.start()
+            with self._lock:
+                self._daemon = Daemon(
+                    scheduler.crawl_turn,
+                    scheduler.scan_turn,
+                    self._clock,
+                    on_error=self._failed,
+                    on_halt=scheduler.halt,
+                )
+                scheduler.wake_crawler = self._daemon.wake_crawler
+                scheduler.wake_scanner = self._daemon.wake_scanner
+                self._was_forked = False
+            try:
+                self._daemon.start()
+            except BaseException:
+                self._stop_threads()
+                raise
 
     def stop(self) -> None:
-        """Returns when the threads have ended; an unfinished scan stays prepared. Stopping twice is once."""
+        """Returns when the threads have ended; an unfinished scan stays prepared. Stopping twice is once.
+
+        BusyError in a signal handler that has interrupted another method of the engine.
+        """
+        self._check_not_inside()
         with self._scan_lock:
             self._stop_threads()
         self._raise_failure()
@@ -452,6 +470,11 @@ class Engine:
             yield self
         finally:
             self.stop()
+
+    def _check_not_inside(self) -> None:
+        """Waiting for threads that wait for the lock of this one would take for ever."""
+        if self._lock.is_mine():
+            raise BusyError("the engine is in the middle of another call of this thread")
 
     def _stop_threads(self) -> None:
         if self._daemon is not None:
@@ -474,10 +497,9 @@ class Engine:
         """A turn of a thread has failed: no more scans until somebody has been told."""
         with self._lock:
             self._failure = error
-            try:
+            with suppress(Exception):  # it may fail for the same reason
                 self._scheduler.set_run(RUN_STOP)
-            finally:
-                self.knobs.put("run", RUN_STOP)
+            self.knobs.put("run", RUN_STOP)
 
     # --- knobs -----------------------------------------------------------------------------------
 
@@ -503,9 +525,11 @@ class Engine:
                     reason = "a request is pending" if self.knobs.one_shot_scanning else "run is not 8"
                     raise KnobError(errno.EINVAL, f"one_shot_scanning cannot be {value}: {reason}")
                 scheduler.requested()
-            case "sleep_millisecs" | "pages_to_scan":
-                if value != getattr(self.knobs, name):
-                    scheduler.nap_changed()
+            case "sleep_millisecs":
+                if value != self.knobs.sleep_millisecs:
+                    scheduler.end_nap()
+            case "pages_to_scan":
+                scheduler.wake()
             case "smart_scan":
                 core.set_smart_scan(bool(value))
             case "max_page_sharing":
@@ -625,9 +649,9 @@ _held_for_fork: list[Engine] = []
 def _before_fork() -> None:
     """No engine is in the middle of anything when its memory is copied."""
     _fork_lock.acquire()
-    _held_for_fork.extend(_engines)
-    for engine in _held_for_fork:
+    for engine in list(_engines):
         engine._lock.__enter__()
+        _held_for_fork.append(engine)
 
 
 def _after_fork_in_parent() -> None:
@@ -647,6 +671,14 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(
     before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
 )
+
+
+@atexit.register
+def _tell_untold() -> None:
+    """What a thread has failed with, and nobody has called to hear of."""
+    for engine in list(_engines):
+        if engine._failure is not None:
+            traceback.print_exception(engine._failure)
 
 
 def _monotonic_ms() -> int:

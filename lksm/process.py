@@ -117,7 +117,7 @@ class Process:
         """State bits: FROZEN or LISTED, NEWCOMER or SCANNED (spec 7.5)."""
         with self._host.lock:
             status = self._alive.status()
-        state = ProcessState.FROZEN if self._frozen else ProcessState.LISTED
+            state = ProcessState.FROZEN if self._frozen else ProcessState.LISTED
         if status.is_newcomer:
             state |= ProcessState.NEWCOMER
         if status.is_scanned:
@@ -182,12 +182,14 @@ class Process:
             self.faults += stop - start
 
     def map(self, region: Region) -> None:
-        """Adds a region; pages above it get higher numbers. The next crawl registers its pages.
+        """Adds a region; pages above it get higher numbers. A crawl makes its pages mergeable, as in attach.
 
         It may lie over pages that are absent or unmapped: they keep their numbers. InvalidMemory: not whole
         pages, or it lies over a page that is present.
         """
-        (run,) = _as_runs(region, self._host)
+        if not isinstance(region, Region):
+            raise InvalidMemory(f"region is a {type(region).__name__}, expected a Region")
+        (run,) = as_page_runs(region, page_size=self._host.page_size, nr_nodes=self._host.nr_nodes)
         with self._host.lock:
             self._alive.map(run, is_immutable=self._immutable)
             self._runs = sorted([*self._runs, run], key=lambda each: each.address)
@@ -301,13 +303,6 @@ class Process:
         for run in self._runs[:-1]:
             firsts.append(firsts[-1] + run.nr_pages)
         return self._runs[bisect_right(firsts, page) - 1]
-
-
-def _as_runs(region: Region, host: Host) -> list[PageRun]:
-
-    if not isinstance(region, Region):
-        raise InvalidMemory(f"region is a {type(region).__name__}, expected a Region")
-    return as_page_runs(region, page_size=host.page_size, nr_nodes=host.nr_nodes)
 
 
 def _as_bytes(data: npt.NDArray[np.uint8] | bytes) -> npt.NDArray[np.uint8]:

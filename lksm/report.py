@@ -74,7 +74,7 @@ def _predicate(reason: Reason, facts: Facts) -> str:
         case Reason.NOT_VISITED:
             return "has not been visited by a scan yet"
         case Reason.NOT_REGISTERED:
-            return "is not registered for merging; the next full scan registers it"
+            return "is not registered for merging; no crawl has registered it"
         case Reason.OPTED_OUT:
             return "was advised unmergeable"
         case Reason.EXCLUDED:

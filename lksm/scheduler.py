@@ -15,12 +15,12 @@ from ._core import Core
 from ._lock import FairLock
 from .clock import Clock
 from .counters import ScanReport
-from .crawler import RUN_MERGE, RUN_ONESHOT, RUN_UNMERGE, Action, Cause, Crawler, Mode, View
+from .crawler import RUN_MERGE, RUN_ONESHOT, RUN_UNMERGE, Action, Cause, Crawler, Mode, SlotState, View
 from .errors import OutOfMemory
 from .knobs import Knobs
 from .process import Process
 
-_SLICE_PAGES = 4096  # pages visited before other threads get their turn
+_SLICE_BYTES = 1 << 24  # visited before other threads get their turn
 _RETRY_MS = 1000  # after a batch that found no memory
 
 
@@ -29,7 +29,7 @@ def _nobody() -> None:
 
 
 class Scheduler:
-    """Prepares scans and runs them. Its methods expect the engine's lock to be held, except turns.
+    """Prepares scans and runs them. Who calls holds the engine's lock, but for turns, `batch` and `halt`.
 
     mode: of the scan that has been prepared and has not been wrapped up; None: no scan is under way.
     wake_crawler, wake_scanner: called when a turn has fallen due because of an event.
@@ -85,6 +85,15 @@ class Scheduler:
     def sleep_alone(self) -> None:
         """Nobody is to be woken any more."""
         self.wake_crawler = self.wake_scanner = _nobody
+        self._is_halting = False
+
+    def release(self) -> None:
+        """The engine is closed: forgets every process."""
+        for process in self.processes:
+            process._release()
+        self.processes.clear()
+        self._candidates.clear()
+        self.mode = None
 
     def halt(self, is_halting: bool) -> None:
         """Whoever drives the turns wants the one that is running to end soon, or not any more."""
@@ -144,7 +153,7 @@ class Scheduler:
             if not self._auto_join or process in self._candidates:
                 return
             self._candidates[process] = None
-        elif action is Action.NOTHING or not self.may_queue:
+        elif action is Action.NOTHING:
             return
         else:
             self._apply(process, action)
@@ -233,9 +242,9 @@ class Scheduler:
         if not self.may_queue:
             return 0
         now = self._now()
+        self._crawler = replace(self._crawler, ready_at=None)
         self._drain_candidates()
-        counters = self._core.counters(None)
-        nr_frozen, nr_before = int(counters.nr_frozen), self._nr_registered
+        nr_frozen, nr_before = int(self._core.counters(None).nr_frozen), self._nr_registered
         self._join_newcomers()
         nr_new = nr_frozen + self._nr_registered - nr_before
         if mode == "partial":
@@ -253,8 +262,8 @@ class Scheduler:
             if not self._is_upstream:
                 self._nap_until = now
             self._scan_now()
-        counters = self._core.counters(None)
-        return int(counters.nr_scannable + counters.nr_frozen)
+        queued = self._core.counters(None)
+        return int(queued.nr_scannable + queued.nr_frozen)
 
     def _drain_candidates(self) -> None:
         """Processes frozen before they were known, the latest first (spec 5.5)."""
@@ -267,23 +276,22 @@ class Scheduler:
         """Registers who has come; pages mapped since the last crawl become mergeable (spec 5.4)."""
         if not self._auto_join:
             return
-        states = [process._slot_state() for process in self.processes]
+        states = self._states()
         for position in crawler.long_lived(states, self._short_lived_ms):
             process = self.processes[position]
             if process._alive.join() and states[position].registered_at is None:
                 self.register(process)
 
     def _add_vips(self, nr_chosen: int) -> None:
-        states = [process._slot_state() for process in self.processes]
-        chosen = [self.processes[i] for i in crawler.vips(states, nr_chosen, self._max_vips)]
-        for process in reversed(chosen):
+        states = self._states()
+        for position in reversed(crawler.vips(states, nr_chosen, self._max_vips)):
+            process = self.processes[position]
             process._faults_seen = process.faults
-            process._alive.clear_scanned()
-            self._enqueue(process)
+            self._requeue(process)
             process._alive.move_to_front()
 
     def _add_others(self, now: int, nr_new: int) -> None:
-        states = [process._slot_state() for process in self.processes]
+        states = self._states()
         chosen = crawler.others(states)
         due = crawler.next_full(
             now,
@@ -294,9 +302,14 @@ class Scheduler:
         )
         self._crawler = crawler.prepared(self._crawler, due)
         for position in chosen:
-            process = self.processes[position]
-            process._alive.clear_scanned()
-            self._enqueue(process)
+            self._requeue(self.processes[position])
+
+    def _states(self) -> list[SlotState]:
+        return [process._slot_state() for process in self.processes]
+
+    def _requeue(self, process: Process) -> None:
+        process._alive.clear_scanned()
+        self._enqueue(process)
 
     # --- the scanner -----------------------------------------------------------------------------
 
@@ -306,44 +319,53 @@ class Scheduler:
             self.scan_due = self._next_batch()
             if self.scan_due is None or self._now() < self.scan_due:
                 return self.scan_due
-            nr_pages = self._knobs.pages_to_scan
+            nr_pages, prepared = self._knobs.pages_to_scan, self._nr_prepared
         try:
-            self.batch(nr_pages, lambda: self._next_batch() is not None and not self._is_halting)
+            self.batch(nr_pages, lambda: self._nr_prepared == prepared and not self._is_parked)
             least_nap = 0
         except OutOfMemory:  # the cursor stays: the page is visited again
             least_nap = _RETRY_MS
         with self.lock:
-            if self._is_upstream and self.mode is None:
-                least_nap = 1  # passes that take no time do not follow each other for ever
-            self._nap_until = self._now() + max(least_nap, self._knobs.sleep_millisecs)
+            is_over = self.mode is None or self._nr_prepared != prepared
+            if (
+                self._is_upstream or not is_over
+            ):  # the end of a scan is followed by no nap, the end of a pass is
+                least_nap = max(least_nap, int(is_over))
+                self._nap_until = self._now() + max(least_nap, self._knobs.sleep_millisecs)
             self.scan_due = self._next_batch()
             return self.scan_due
 
     def _next_batch(self) -> int | None:
         """When the next batch is due; None: not before an event."""
-        is_parked = (
-            self.mode is None or not crawler.is_merging(self._knobs.run) or not self._knobs.pages_to_scan
-        )
-        return None if is_parked else self._nap_until
+        return None if self._is_parked else self._nap_until
+
+    @property
+    def _is_parked(self) -> bool:
+        is_idle = self.mode is None or not crawler.is_merging(self._knobs.run)
+        return is_idle or not self._knobs.pages_to_scan or self._is_halting
 
     def batch(self, nr_pages: int, may_go_on: Callable[[], bool] = lambda: True) -> int:
-        """Visits up to `nr_pages` pages of one scan and returns how many. Takes the lock, slice by slice.
+        """Visits up to `nr_pages` pages of a scan and returns how many. Takes the lock, slice by slice.
 
         OutOfMemory if not even one could be visited; the cursor stays.
         """
         visited = 0
-        prepared = self._nr_prepared
+        slice_pages = max(1, _SLICE_BYTES // self.page_size)
         while visited < nr_pages:
             with self.lock:
-                if self.mode is None or self._nr_prepared != prepared or not may_go_on():
+                if self.mode is None or not may_go_on():
                     break
+                wanted = min(slice_pages, nr_pages - visited)
                 try:
-                    visited += self._core.scan(min(_SLICE_PAGES, nr_pages - visited), self._now())
+                    found = self._core.scan(wanted, self._now())
                 except OutOfMemory:
                     if not visited:
                         raise
                     break
+                visited += found
                 self._wrap_up_if_exhausted()
+                if self._is_upstream and found < wanted:  # a batch ends where a pass ends
+                    break
         return visited
 
     def _wrap_up_if_exhausted(self) -> None:
@@ -354,18 +376,18 @@ class Scheduler:
 
     def _wrap_up(self) -> None:
         """The end of a scan, finished or not: statistics; the next one may be prepared (spec 6.3, 6.5)."""
-        now = self._core.counters(None)
+        done = self._core.counters(None)
         assert self.mode is not None
         self.last_scan_ms = self._now() - self._began
-        if now.nr_scanned_slots:
-            self.proc_scan_ms = self.last_scan_ms // now.nr_scanned_slots
+        if done.nr_begun_slots:
+            self.proc_scan_ms = self.last_scan_ms // done.nr_begun_slots
         self.last_scan = ScanReport(
             mode=self.mode,
-            round=now.crawl_round,
-            nr_slots=now.nr_scanned_slots,
-            pages_scanned=now.round_pages,
-            merged=now.round_merged,
-            broken=now.round_broken,
+            round=done.crawl_round,
+            nr_slots=done.nr_scanned_slots,
+            pages_scanned=done.round_pages,
+            merged=done.round_merged,
+            broken=done.round_broken,
             elapsed_ms=self.last_scan_ms,
             cause=self._cause,
         )
@@ -405,7 +427,11 @@ class Scheduler:
         """`one_shot_scanning` has been stored."""
         self._crawl_now()
 
-    def nap_changed(self) -> None:
-        """`sleep_millisecs` or `pages_to_scan` has another value: the nap is over (spec 6.2)."""
+    def end_nap(self) -> None:
+        """`sleep_millisecs` has another value (spec 6.2)."""
         self._nap_until = self._now()
+        self._scan_now()
+
+    def wake(self) -> None:
+        """The scanner may be able to go on."""
         self._scan_now()

@@ -303,7 +303,7 @@ class Model:
         space.frozen = True
         if space.registered is None and space not in self.candidates:
             self.candidates.append(space)
-        if space.registered is not None and not self._is_under_cursor(space) and not self.unmerging:
+        if space.registered is not None and not self._is_under_cursor(space):
             if space.pending is Pending.NONE:
                 self.queue.append(space)
             space.pending = Pending.FROZEN
@@ -333,7 +333,9 @@ class Model:
             self._wrap_up()
 
     def unmerge(self) -> None:
-        """run = 2: every page private, every item gone, the scan cancelled (4.3)."""
+        """run = 2: every page private, every item gone, the scan cancelled (4.3). Twice is once."""
+        if self.unmerging:
+            return
         for page in self.all_pages():
             self._free_item(page)
         for space in self.spaces:

@@ -1,4 +1,8 @@
-"""Knobs and the kernel's text files: `engine.knobs`, constructor keywords and `engine.sysfs`."""
+"""Knobs and the kernel's text files: `engine.knobs`, constructor keywords and `engine.sysfs`.
+
+Row 87 of section 13.5 of the specification: the rules of its section 8 on every knob. What knobs do over
+time is in test_acceptance_13_4.py and test_acceptance_13_5.py.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,12 @@ import pytest
 import lksm
 from helpers import expect, finish, pages, repeated
 
-DEFAULTS = {"run": 0, "pages_to_scan": 100, "max_page_sharing": 256}
+UNSIGNED = {"run": 0, "sleep_millisecs": 20, "pages_to_scan": 100, "full_scan_interval": 60_000}
+SIGNED = {"scan_boost": 100, "one_shot_scanning": 0, "max_page_sharing": 256}
+SWITCHES = {"smart_scan": 0}
+NUMBERS = {**UNSIGNED, **SIGNED}
+DEFAULTS = {**NUMBERS, **SWITCHES}
+MILLISECONDS = ("sleep_millisecs", "pages_to_scan", "full_scan_interval")  # and pages: any 32 bits
 COUNTER_FILES = [
     "full_scans",
     "scanning_process",
@@ -20,6 +29,9 @@ COUNTER_FILES = [
     "pages_volatile",
     "stable_node_chains",
     "stable_node_dups",
+    "pages_scanned",
+    "pages_skipped",
+    "general_profit",
 ]
 FOREVER = 2**31 - 1
 NOT_YET = ["use_zero_pages", "merge_across_nodes", "stable_node_chains_prune_millisecs"]
@@ -46,7 +58,11 @@ def test_defaults_are_the_kernels(engine: lksm.Engine, name: str, value: int) ->
     assert engine.sysfs.read(name) == f"{value}\n"
 
 
-@pytest.mark.parametrize(("name", "value"), [("pages_to_scan", 7), ("max_page_sharing", 2), ("run", 8)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("pages_to_scan", 7), ("max_page_sharing", 2), ("run", 8), ("run", 1), ("sleep_millisecs", 0)]
+    + [("scan_boost", 10_000), ("full_scan_interval", 2**32 - 1), ("smart_scan", 1)],
+)
 def test_knobs_are_keywords(name: str, value: int) -> None:
     """A knob may be given to the constructor."""
     engine = lksm.Engine(**{name: value})  # type: ignore[arg-type]
@@ -54,7 +70,12 @@ def test_knobs_are_keywords(name: str, value: int) -> None:
     assert engine.sysfs.read(name) == f"{value}\n"
 
 
-@pytest.mark.parametrize(("name", "value"), [("pages_to_scan", 0), ("pages_to_scan", 2**32 - 1), ("run", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, value) for name in MILLISECONDS for value in (0, 1, 2**32 - 1)]
+    + [("run", 1), ("run", 8), ("scan_boost", 101), ("scan_boost", 10_000), ("smart_scan", 1)]
+    + [("max_page_sharing", 2), ("max_page_sharing", FOREVER)],
+)
 def test_attributes_and_files_are_one(engine: lksm.Engine, name: str, value: int) -> None:
     """What is set as an attribute is read from the file, and the other way round."""
     setattr(engine.knobs, name, value)
@@ -66,10 +87,15 @@ def test_attributes_and_files_are_one(engine: lksm.Engine, name: str, value: int
 @pytest.mark.parametrize(
     ("name", "value"),
     [("pages_to_scan", -1), ("pages_to_scan", 2**32), ("max_page_sharing", 1), ("max_page_sharing", 0)]
-    + [("run", value) for value in (3, 4, 5, 6, 7, 9, -1)],
+    + [("run", value) for value in (3, 4, 5, 6, 7, 9, -1)]
+    + [(name, value) for name in ("sleep_millisecs", "full_scan_interval") for value in (-1, 2**32)]
+    + [("scan_boost", value) for value in (0, 99, 10_001, -100)]
+    + [("one_shot_scanning", value) for value in (0, 3, -1)]
+    + [("smart_scan", value) for value in (2, -1)],
 )
 def test_values_out_of_range(engine: lksm.Engine, name: str, value: int) -> None:
     """A value outside the range is refused by attribute and keyword, and the old one stays."""
+    engine.knobs.run = 8 if name == "one_shot_scanning" else 0
     with pytest.raises(lksm.KnobError, match=name) as error:
         setattr(engine.knobs, name, value)
     assert str(value) in str(error.value)
@@ -80,11 +106,44 @@ def test_values_out_of_range(engine: lksm.Engine, name: str, value: int) -> None
 
 
 @pytest.mark.parametrize("value", ["1", 1.5, None])
-def test_values_of_another_type(engine: lksm.Engine, value: Any) -> None:
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_values_of_another_type(engine: lksm.Engine, name: str, value: Any) -> None:
     """A knob that is a number takes numbers only."""
     with pytest.raises((lksm.KnobError, TypeError)):
-        engine.knobs.pages_to_scan = value
-    assert engine.knobs.pages_to_scan == 100
+        setattr(engine.knobs, name, value)
+    assert getattr(engine.knobs, name) == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("name", SWITCHES)
+def test_switches_take_truth_values(engine: lksm.Engine, name: str, value: bool) -> None:
+    """A switch may be set to True and False, and shows 1 and 0."""
+    setattr(engine.knobs, name, value)
+    assert getattr(engine.knobs, name) == int(value)
+    assert engine.sysfs.read(name) == f"{int(value)}\n"
+
+
+@pytest.mark.parametrize("run", [0, 1, 2])
+def test_a_request_as_a_keyword_needs_its_mode(run: int) -> None:
+    """An engine may be made with a request if it is made in one-shot mode."""
+    engine = lksm.Engine(run=8, one_shot_scanning=2)
+    assert engine.knobs.one_shot_scanning == 2
+    with pytest.raises(lksm.KnobError, match="one_shot_scanning") as error:
+        lksm.Engine(run=run, one_shot_scanning=2)
+    assert error.value.errno == errno.EINVAL
+
+
+def test_upstream_has_smart_scan() -> None:
+    """With policy "ksm" `smart_scan` is on at first, and `run` has no one-shot mode."""
+    engine = lksm.Engine(policy="ksm")
+    assert engine.knobs.smart_scan == 1
+    assert lksm.Engine(policy="ksm", smart_scan=0).knobs.smart_scan == 0
+    for value in (0, 1, 2):
+        engine.knobs.run = value
+        assert engine.sysfs.read("run") == f"{value}\n"
+    assert refused(engine, "run", "8") == errno.EINVAL
+    with pytest.raises(lksm.KnobError):
+        lksm.Engine(policy="ksm", run=8)
 
 
 def test_a_misspelt_attribute_is_an_error(engine: lksm.Engine) -> None:
@@ -98,13 +157,51 @@ def test_a_misspelt_attribute_is_an_error(engine: lksm.Engine) -> None:
 # ---- text
 
 
+@pytest.mark.parametrize("before", ["", "+", "00", "+000"])
+@pytest.mark.parametrize("behind", ["", "\n"])
 @pytest.mark.parametrize(
-    ("text", "shown"), [("5", "5"), ("5\n", "5"), ("+5", "5"), ("+5\n", "5"), ("007", "7")]
+    ("name", "digits"),
+    [(name, digits) for name in MILLISECONDS for digits in ("0", "5", "4294967295")]
+    + [("run", digits) for digits in ("0", "1", "2", "8")]
+    + [("scan_boost", "100"), ("scan_boost", "10000"), ("max_page_sharing", "2")]
+    + [("one_shot_scanning", "1"), ("one_shot_scanning", "2")],
 )
-def test_good_text(engine: lksm.Engine, text: str, shown: str) -> None:
+def test_good_text(engine: lksm.Engine, name: str, digits: str, before: str, behind: str) -> None:
     """Digits, with a plus before and a newline behind if one likes; the whole text is consumed."""
-    assert engine.sysfs.write("pages_to_scan", text) == len(text)
-    assert engine.sysfs.read("pages_to_scan") == f"{shown}\n"
+    engine.knobs.run = 8
+    text = before + digits + behind
+    assert engine.sysfs.write(name, text) == len(text)
+    assert engine.sysfs.read(name) == f"{digits}\n"
+    assert getattr(engine.knobs, name) == int(digits)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [(text, 1) for text in ("1", "y", "Y", "on", "ON", "oN", "1\n", "yes", "y?", "1 0", "on.", "one", "10")]
+    + [
+        (text, 0) for text in ("0", "n", "N", "off", "OFF", "oFf", "of", "0\n", "no", "nonsense", "0x1", "01")
+    ],
+)
+@pytest.mark.parametrize("name", SWITCHES)
+def test_good_text_for_a_switch(engine: lksm.Engine, name: str, text: str, value: int) -> None:
+    """Of a switch's text the first letter counts, and the second of "on" and "off"."""
+    setattr(engine.knobs, name, 1 - value)
+    assert engine.sysfs.write(name, text) == len(text)
+    assert engine.sysfs.read(name) == f"{value}\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "2", "-1", "+1", " 1", "o", "o1", "x", "\0", "\N{FULLWIDTH DIGIT ONE}"]
+)
+@pytest.mark.parametrize("name", SWITCHES)
+def test_bad_text_for_a_switch(engine: lksm.Engine, name: str, text: str) -> None:
+    """Anything else is EINVAL."""
+    assert refused(engine, name, text) == errno.EINVAL
+
+
+def test_the_length_is_that_of_the_encoded_text(engine: lksm.Engine) -> None:
+    """A switch looks at the first letter only, so a text may go on with anything, and counts in bytes."""
+    assert engine.sysfs.write("smart_scan", "y\N{EURO SIGN}") == 4
 
 
 BAD_TEXT = [
@@ -130,17 +227,32 @@ BAD_TEXT = [
 
 
 @pytest.mark.parametrize("text", BAD_TEXT)
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", NUMBERS)
 def test_bad_text(engine: lksm.Engine, name: str, text: str) -> None:
     """Anything else is EINVAL, and the old value stays."""
+    engine.knobs.run = 8 if name == "one_shot_scanning" else 0
     assert refused(engine, name, text) == errno.EINVAL
 
 
 @pytest.mark.parametrize("text", ["4294967296", "99999999999999999999999999", "9" * 5000])
-@pytest.mark.parametrize("name", ["run", "pages_to_scan"])
+@pytest.mark.parametrize("name", UNSIGNED)
 def test_numbers_over_32_bits(engine: lksm.Engine, name: str, text: str) -> None:
     """An unsigned knob refuses more than 32 bits with EINVAL."""
     assert refused(engine, name, text) == errno.EINVAL
+
+
+@pytest.mark.parametrize("text", ["2147483648", "-2147483649", "99999999999999999999999999", "9" * 5000])
+@pytest.mark.parametrize("name", ["scan_boost", "one_shot_scanning"])
+def test_overflow_is_no_special_case(engine: lksm.Engine, name: str, text: str) -> None:
+    """Of these every text that is not a value is EINVAL, overflow too."""
+    engine.knobs.run = 8
+    assert refused(engine, name, text) == errno.EINVAL
+
+
+@pytest.mark.parametrize("text", ["-1", "-2147483648", "1", "0", "-0"])
+def test_max_page_sharing_below_2(engine: lksm.Engine, text: str) -> None:
+    """A number that fits an int and is less than 2 is EINVAL."""
+    assert refused(engine, "max_page_sharing", text) == errno.EINVAL
 
 
 @pytest.mark.parametrize("text", ["2147483648", "99999999999999999999999999", "9" * 5000])
@@ -151,7 +263,11 @@ def test_numbers_over_31_bits(engine: lksm.Engine, text: str) -> None:
 
 def test_the_greatest_numbers(engine: lksm.Engine) -> None:
     """The ends of the ranges are accepted."""
-    assert engine.sysfs.write("pages_to_scan", "4294967295") == 10
+    for name in MILLISECONDS:
+        assert engine.sysfs.write(name, "4294967295") == 10
+        assert engine.sysfs.write(name, "0") == 1
+    assert engine.sysfs.write("scan_boost", "10000") == 5
+    assert engine.sysfs.write("scan_boost", "100") == 3
     assert engine.sysfs.write("max_page_sharing", str(FOREVER)) == 10
     assert engine.sysfs.write("max_page_sharing", "2") == 1
 
@@ -232,6 +348,72 @@ def test_unmerge_does_not_bring_the_gate_back(gated_engine: lksm.Engine) -> None
     report = gated_engine.full()
     assert report.round == 4
     expect(gated_engine, shared=1, sharing=1, unshared=1, volatile=0)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 8])
+@pytest.mark.parametrize("after", [0, 1, 2, 8])
+def test_every_transition_of_run(engine: lksm.Engine, before: int, after: int) -> None:
+    """From every mode to every mode; only into 2 anything is unmerged, and rounds go on being counted."""
+    engine.attach(pages("P P"), mergeable=True)
+    engine.full()
+    engine.knobs.run = before
+    is_merged = before != 2
+    expect(engine, shared=int(is_merged), sharing=int(is_merged))
+    engine.knobs.run = after
+    is_merged = is_merged and after != 2
+    expect(engine, shared=int(is_merged), sharing=int(is_merged), scanning_process=1, full_scans=1)
+    assert engine.sysfs.read("run") == f"{after}\n"
+    report = engine.full()
+    assert report.pages_scanned == (0 if after == 2 else 2)
+
+
+@pytest.mark.parametrize("value", [0, 1, 8])
+def test_a_scan_may_change_mode_on_its_way(engine: lksm.Engine, value: int) -> None:
+    """1 → 8 and 8 → 1 leave a prepared scan alone; storing 0 ends it, with all that waits still waiting."""
+    engine.knobs.run = 8 if value == 1 else 1
+    engine.attach(repeated("P", 10), mergeable=True)
+    engine.crawl("full")
+    engine.scan(4)
+    engine.knobs.run = value
+    assert engine.scan(2) == (2 if value else 0)
+    expect(engine, nr_scannable=1, full_scans=0)
+    report = engine.full()
+    assert report.pages_scanned == (10 if value else 6)
+    expect(engine, shared=1, sharing=9, full_scans=2 if value else 1)
+
+
+# ---- one_shot_scanning
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_protocol_of_requests(kind: int) -> None:
+    """0 → the request → busy → 0, and back; a call that scans on the spot is no answer to it."""
+    clock = lksm.VirtualClock()
+    engine = lksm.Engine(clock=clock, initial_rounds=0)
+    engine.attach(repeated("P", 5), mergeable=True)
+    assert refused(engine, "one_shot_scanning", str(kind)) == errno.EINVAL  # run is 0
+    engine.knobs.run = 8
+    engine.knobs.one_shot_scanning = kind
+    for text in ("1", "2", "0"):
+        assert refused(engine, "one_shot_scanning", text) == errno.EINVAL
+    engine.knobs.run = 8  # storing 8 again changes nothing (8.3)
+    assert engine.sysfs.read("one_shot_scanning") == f"{kind}\n"
+    engine.advance(100)
+    assert engine.sysfs.read("one_shot_scanning") == "0\n"
+    expect(engine, shared=1, sharing=4, full_scans=kind - 1)
+    assert engine.sysfs.write("one_shot_scanning", f"+{3 - kind}\n") == 3
+
+
+@pytest.mark.parametrize("value", [0, 1, 2])
+def test_a_request_ends_with_its_mode(engine: lksm.Engine, value: int) -> None:
+    """8 → 0, 1 or 2 drops it (8.3)."""
+    engine.knobs.run = 8
+    engine.knobs.one_shot_scanning = 1
+    engine.knobs.run = value
+    assert engine.knobs.one_shot_scanning == 0
+    engine.knobs.run = 8
+    assert engine.sysfs.read("one_shot_scanning") == "0\n"
+    engine.knobs.one_shot_scanning = 2
 
 
 # ---- pages_to_scan, max_page_sharing

@@ -24,14 +24,17 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "scan": _Command(".scan", "what merging would save among files and live processes"),
+    "watch": _Command(".watch", "follow live processes, scan them when they are frozen"),
     "explain": _Command(".explain", "why one page is or is not merged"),
 }
 
-_EXPECTED = f"expected {' or '.join(COMMANDS)} (see lksm --help)"
+_COMMANDS = f"{', '.join(list(COMMANDS)[:-1])} or {list(COMMANDS)[-1]}"
+_EXPECTED = f"expected {_COMMANDS} (see lksm --help)"
 _DESCRIPTION = "Finds memory pages with the same bytes and tells what merging them saves."
 _EXAMPLES = """\
   lksm scan core.1234 vm.raw               among a core dump and a memory image
   lksm scan --all                          among all live processes that may be read
+  lksm watch --all                         follow them, scan when one is frozen
   lksm explain vm.raw --address 0x3000     one page of an image
 """
 
@@ -62,9 +65,7 @@ def _run(arguments: list[str]) -> int:
         status: int = command.run(arguments[1:])
         return status
     if arguments and not arguments[0].startswith("-"):
-        raise UsageError(
-            f"{arguments[0]!r} is no command, expected {' or '.join(COMMANDS)} (see lksm --help)"
-        )
+        raise UsageError(f"{arguments[0]!r} is no command, expected {_COMMANDS} (see lksm --help)")
     options = _parser().parse_args(arguments)
     if options.version:
         emit(f"lksm {__version__}\n")

@@ -45,6 +45,17 @@ def add_sources(parser: Parser) -> None:
         metavar="SOURCE",
         help="ELF core dump, .npy file or raw memory image; never copied, holes of sparse files are not read",
     )
+    add_live(parser)
+    parser.add_argument(
+        "--page-size",
+        type=page_size,
+        metavar="BYTES",
+        help="page size of files (default 4096); live processes have the system's",
+    )
+
+
+def add_live(parser: Parser) -> None:
+    """--pid, what is taken of live processes, and --max-page-sharing."""
     parser.add_argument(
         "--pid",
         type=process_id,
@@ -69,12 +80,6 @@ def add_sources(parser: Parser) -> None:
         dest="limit_bytes",
         help="memory that the copies of live pages may take, with K, M, G or T for binary units "
         "(default: half of what is available)",
-    )
-    parser.add_argument(
-        "--page-size",
-        type=page_size,
-        metavar="BYTES",
-        help="page size of files (default 4096); live processes have the system's",
     )
     parser.add_argument(
         "--max-page-sharing",

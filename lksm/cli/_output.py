@@ -19,8 +19,8 @@ class AlreadyReported(Exception):
     """The command failed, and every reason has been written to standard error."""
 
 
-def emit(text: str) -> None:
-    """Write data to standard output. A reader who stops reading has what he wanted: that is no error."""
+def emit(text: str) -> bool:
+    """Write data to standard output; False if nobody reads it any more, who then has what he wanted."""
     stream = sys.stdout
     if stream is None:
         raise OSError(errno.EBADF, "is closed", "standard output")
@@ -31,9 +31,11 @@ def emit(text: str) -> None:
         stream.flush()
     except BrokenPipeError:
         _discard(stream.fileno())
+        return False
     except OSError as error:
         _discard(stream.fileno())
         raise OSError(error.errno, error.strerror, "standard output") from error
+    return True
 
 
 def complain(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Is a process frozen by its cgroup? Freezer of version 1 and of version 2, either may be mounted.
+"""Cgroups that have a freezer, of version 1 and of version 2, either may be mounted: is a process frozen?
 
 Both files say what is effective: a frozen ancestor shows in them. Kernel: cgroup-v1/freezer-subsystem.rst
 and cgroup-v2.rst.
@@ -18,6 +18,41 @@ def is_frozen(pid: int, *, proc: Path = Path("/proc")) -> bool:
     except OSError:
         return False
     return any(_says_frozen(file) for file in freezer_files(membership, mounts))
+
+
+def freezer_mounts(mounts: str) -> list[tuple[str, str, str]]:
+    """(kind, root within the hierarchy, mount point) of every hierarchy with a freezer, each group once.
+
+    `mounts` is the text of /proc/self/mountinfo; kind is "cgroup" or "cgroup2".
+    """
+    found: list[tuple[str, str, str]] = []
+    for kind in ("cgroup2", "cgroup"):
+        for root, mount in _mounts_of(mounts, kind):
+            if not any(kind == other and PurePosixPath(root).is_relative_to(top) for other, top, _ in found):
+                found.append((kind, root, mount))
+    return found
+
+
+def group_directory(path: str, mounts: str) -> Path | None:
+    """The directory of the group at `path` as `freezer_files` names it; None if it has no freezer."""
+    best: tuple[int, str] | None = None
+    for kind, controllers in (("cgroup2", ""), ("cgroup", "freezer")):
+        for root, mount in _mounts_of(mounts, kind):
+            if PurePosixPath(path).is_relative_to(mount) and (best is None or len(mount) > best[0]):
+                name = PurePosixPath(root) / PurePosixPath(path).relative_to(mount)
+                best = len(mount), f"{0 if kind == 'cgroup2' else 1}:{controllers}:{name}"
+    if best is None:
+        return None
+    return next((file.parent for file in freezer_files(best[1], mounts)), None)
+
+
+def members(group: str) -> list[int]:
+    """Processes of a group itself, not of those below it; none if it has vanished."""
+    try:
+        text = (Path(group) / "cgroup.procs").read_text()
+    except OSError:  # also of a threaded group of version 2
+        return []
+    return [pid for pid in dict.fromkeys(map(int, text.split())) if pid]
 
 
 def freezer_files(membership: str, mounts: str) -> Iterator[Path]:

@@ -5,6 +5,7 @@ Parsing is apart from reading, so tests can feed it text. Kernel: Documentation/
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ What: TypeAlias = Literal["anon", "private", "all"]
 
 _PROC = Path("/proc")
 _PF_KTHREAD = 0x00200000
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _USER_LIMIT = 1 << 63  # [vsyscall] and the like lie above; no process owns them
 _NEVER_READ = RegionFlag.IO | RegionFlag.PFNMAP  # reading a device may have side effects
 _SPECIAL = {"[vsyscall]": _NEVER_READ, "[vdso]": RegionFlag.DONTEXPAND, "[sigpage]": RegionFlag.DONTEXPAND}
@@ -57,7 +59,7 @@ class Status:
     """The line of /proc/PID/stat, as far as it is used.
 
     state: one letter. started: clock ticks after boot, tells a process from a later one of the same pid.
-    faults: minor and major page faults of all threads.
+    faults: minor and major page faults of all threads. runtime_ms: CPU time of all threads.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Status:
     is_kernel_thread: bool
     faults: int
     started: int
+    runtime_ms: int = 0
 
 
 def parse_status(line: str) -> Status:
@@ -77,6 +80,7 @@ def parse_status(line: str) -> Status:
         is_kernel_thread=bool(int(fields[6]) & _PF_KTHREAD),
         faults=int(fields[7]) + int(fields[9]),
         started=int(fields[19]),
+        runtime_ms=(int(fields[11]) + int(fields[12])) * 1000 // _TICKS_PER_SECOND,
     )
 
 
@@ -115,10 +119,19 @@ def thread_group(pid: int) -> int:
 
 def has_user_memory(pid: int) -> bool:
     """Has `pid` an address space? Kernel threads, zombies and processes that are gone have none."""
+    return _statm(pid, 0) > 0
+
+
+def resident_pages(pid: int) -> int:
+    """Pages of `pid` that are in memory, shared ones included; 0 if it is gone."""
+    return _statm(pid, 1)
+
+
+def _statm(pid: int, field: int) -> int:
     try:
-        return int((_PROC / str(pid) / "statm").read_text().split()[0]) > 0
+        return int((_PROC / str(pid) / "statm").read_text().split()[field])
     except (OSError, IndexError, ValueError):
-        return False
+        return 0
 
 
 def read_mappings(pid: int) -> tuple[list[Mapping], bool]:

@@ -8,49 +8,56 @@ CAP_SYS_ADMIN frame numbers are hidden, each is stored by itself, and `already_s
 A process that runs meanwhile may write to a page while it is copied; `frozen` and `notes` tell.
 
 To follow processes over time: `snapshot(pids, retakable=True)`, attach with `immutable=False`, and for each
-round `retake`, then for every `Change` first `unmap` its ranges, then `map` its regions, then scan.
+round `retake`, then for every `Change` first `unmap` its ranges, then `map` its regions, then scan. Or begin
+with `snapshot([], retakable=True)` and `retake` each process when it is first needed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, get_args
 
 import numpy as np
-import numpy.typing as npt
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from ..errors import SourceError
 from ..memory import Region
 from . import _pagemap, _procfs
-from ._facts import Facts, facts_of, holds_still
+from ._facts import facts_of, holds_still
+from ._joint import join
+from ._left_out import Report
+from ._member import Member, differences, keep_rows, laid_out
 from ._procfs import What
 from ._store import Store, first_holders, split_into_regions
 from ._take import Space, look, take
-from ._types import Gone, Refused, Skipped, Snapshot, SourceProcess
+from ._types import Gone, Skipped, Snapshot, SourceProcess
 
-__all__ = ["Change", "LiveSnapshot", "Retake", "all_pids", "retake", "snapshot"]
+__all__ = [
+    "Change",
+    "LiveSnapshot",
+    "Retake",
+    "Usage",
+    "all_pids",
+    "forget",
+    "refusal",
+    "resident_bytes",
+    "retake",
+    "snapshot",
+    "usage",
+]
 
 Progress = Callable[[int, int], object]
-
-_LEFT_OUT = {
-    "untouched": ("untouched pages", "never touched, so there is nothing to read"),
-    "swapped": ("swapped pages", "reading them would bring them back into memory"),
-    "zero": ("zero page mappings", "the kernel's shared page of zeros is not memory of the process"),
-    "vanished": ("vanished pages", "no longer present when they were to be read"),
-    "over the limit": ("pages over the limit", "the snapshot has taken all the memory it may"),
-}
 
 
 @dataclass(frozen=True, eq=False)
 class LiveSnapshot(Snapshot):
-    """A `Snapshot` of live processes. `members` and `store` are for `retake`, empty if not asked for."""
+    """A `Snapshot` of live processes. The further fields are for `retake`, empty if not asked for."""
 
-    members: tuple[_Member, ...] = field(default=(), repr=False)
+    members: tuple[Member, ...] = field(default=(), repr=False)
     store: Store | None = field(default=None, repr=False)
+    what: What = "anon"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,61 +88,42 @@ class Retake:
     changes: tuple[Change, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class _Member:
-    """One process of a snapshot, and where its pages were attached.
+class Usage(NamedTuple):
+    """What a process has used so far, in all its threads: CPU time in milliseconds, and page faults."""
 
-    homes: for each page of `space`, which entry of the layout it is in. first_pages, lengths: the layout,
-    all regions in order of mapping, int64 page numbers and numbers of pages.
-    """
-
-    facts: Facts
-    what: What
-    space: Space
-    homes: npt.NDArray[np.int64]
-    first_pages: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-
-    def page_indices(self) -> npt.NDArray[np.int64]:
-        """Index of each page of `space` in the process it was attached as."""
-        order = np.argsort(self.first_pages, kind="stable")
-        begins = np.empty(len(order), np.int64)
-        begins[order] = np.cumsum(self.lengths[order]) - self.lengths[order]
-        return begins[self.homes] + self.space.pages - self.first_pages[self.homes]
+    runtime_ms: int
+    faults: int
 
 
-class _Report:
-    """Collects what could not be used."""
-
-    def __init__(self) -> None:
-        self.skipped: list[Skipped] = []
-        self.refused: list[Refused] = []
-        self.gone: list[Gone] = []
-
-    def add_error(self, pid: int, name: str | None, error: OSError | SourceError) -> None:
-        """A process could not be used: gone, or refused with the reason."""
-        if isinstance(error, SourceError):
-            self.refused.append(Refused(f"pid {pid}", str(error)))
-        elif isinstance(error, (FileNotFoundError, ProcessLookupError)):
-            self.gone.append(Gone(pid, name))
-        elif isinstance(error, PermissionError):
-            reason = "not permitted: needs CAP_SYS_PTRACE, or the same user and leave to trace it"
-            self.refused.append(Refused(f"pid {pid}", reason))
-        else:
-            self.refused.append(
-                Refused(f"pid {pid}", f"its memory could not be read: {error.strerror or error}")
-            )
-
-    def add_left_out(self, space: Space, page_size: int) -> None:
-        """Pages of a process that were not taken."""
-        for key, (what, reason) in _LEFT_OUT.items():
-            if nr_pages := space.left_out[key]:
-                self.skipped.append(Skipped(f"pid {space.pid}", what, nr_pages * page_size, reason))
+def resident_bytes(pid: int) -> int:
+    """How much of the process `pid` is in memory, roughly; 0 if it is gone."""
+    return _procfs.resident_pages(pid) * _pagemap.PAGE_SIZE
 
 
 def all_pids() -> list[int]:
     """Every process that has user memory, except this one. Kernel threads and zombies are left out."""
     return [pid for pid in psutil.pids() if pid != os.getpid() and _procfs.has_user_memory(pid)]
+
+
+def refusal(pid: int) -> str | None:
+    """Why the process `pid` cannot be taken, in one line; None if it can be. Its memory is not looked at."""
+    report = Report()
+    try:
+        facts_of(pid)
+        with _pagemap.Pagemap(pid):
+            return None
+    except (OSError, SourceError) as error:
+        report.add_error(pid, None, error)
+    return report.refused[0].reason if report.refused else "there is no such process"
+
+
+def usage(pid: int) -> Usage | None:
+    """CPU time and page faults of the process `pid` so far; None if it is gone."""
+    try:
+        status = _procfs.read_status(pid)
+    except OSError:
+        return None
+    return Usage(status.runtime_ms, status.faults)
 
 
 def snapshot(
@@ -168,13 +156,13 @@ def snapshot(
     if what not in get_args(What):
         raise SourceError(f"what is {what!r}, expected one of {', '.join(get_args(What))}")
     store = Store(size, _checked_limit(limit_bytes) // size)
-    report = _Report()
+    report = Report()
     with_frames = _pagemap.frames_are_visible()
     admitted = [_admit(pid, what, with_frames, report) for pid in dict.fromkeys(pids)]
     members = [member for member in admitted if member is not None]
     take([member.space for member in members], store, progress=progress)
     living = _survivors(members, report)
-    settled = [_settled(member, store) for member in living]
+    settled = [laid_out(member, store) for member in living]
     processes = _processes(settled, store, with_frames, immutable=not retakable, report=report)
     return LiveSnapshot(
         processes=tuple(process for process in processes if process.regions),
@@ -183,53 +171,112 @@ def snapshot(
         gone=tuple(report.gone),
         members=tuple(settled) if retakable else (),
         store=store if retakable else None,
+        what=what,
     )
 
 
-def retake(previous: LiveSnapshot, *, progress: Progress | None = None) -> Retake:
+def retake(
+    previous: LiveSnapshot, pids: Iterable[int] | None = None, *, progress: Progress | None = None
+) -> Retake:
     """Read the pages of a retakable snapshot again, into the same arrays, and tell which came and went.
 
-    All its processes are retaken together, because pages may be stored once for several of them: a page
-    that has since been written by one of them gets storage of its own. (Pages that share a frame only
-    since then stay stored apart.) The limit of the first snapshot applies to everything stored. Storage of
-    pages that have gone is used again, so no engine may scan between this call and the unmapping of
-    `Change.unmapped`. `previous` must not be used again. Raises `SourceError` if it is not retakable.
+    pids
+        Only these are read. One that is not in the snapshot joins it: all its pages are `mapped`. The others
+        stay as they are, and have no `Change`. None: all of the snapshot.
+
+    A page that is stored once for several processes, and has been written by one of them since, gets storage
+    of its own; a page that is new here and one with a page stored already shares its storage. (What is read
+    of it then is right for all who hold it.) Pages stored
+    apart that share a frame only since then stay apart.
+
+    The limit of the first snapshot applies to everything stored. Storage of pages that have gone is used
+    again, so no engine may scan between this call and the unmapping of `Change.unmapped`. `previous` must not
+    be used again. Raises `SourceError` if it is not retakable.
     """
     store = previous.store
     if store is None:
         raise SourceError("the snapshot cannot be taken again: it was not made with retakable=True")
-    report = _Report()
+    report = Report()
     with_frames = _pagemap.frames_are_visible()
-    renewed: list[_Member] = []
-    before: dict[int, _Member] = {}
-    for old in previous.members:
-        member = _admit(old.space.pid, old.what, with_frames, report)
-        if member is not None and member.facts.status.started != old.facts.status.started:
-            report.gone.append(Gone(old.space.pid, old.facts.name))
-        elif member is not None:
-            _keep_rows(old.space, member.space)
-            before[old.space.pid] = old
-            renewed.append(member)
+    before = {member.space.pid: member for member in previous.members}
+    chosen = list(before if pids is None else dict.fromkeys(pids))
+    kept = [member for pid, member in before.items() if pid not in set(chosen)]
+    renewed = _renewed(chosen, before, previous.what, with_frames, report)
     spaces = [member.space for member in renewed]
-    store.recycle([space.rows for space in spaces])
-    take(spaces, store, one_array=True, progress=progress)
-    changed = [_changed(before[member.space.pid], member, store) for member in _survivors(renewed, report)]
-    members = tuple(member for member, _, _ in changed)
-    processes = _processes(members, store, with_frames, immutable=False, report=report)
-    changes = [
-        Change(member.space.pid, unmapped, mapped, process)
-        for (member, unmapped, mapped), process in zip(changed, processes, strict=True)
+    joint = join(spaces, [member.space for member in kept], store)
+    store.recycle([space.rows for space in spaces] + [member.space.rows for member in kept])
+    take([*joint, *spaces], store, one_array=True, progress=progress)
+    outcomes = [
+        _outcome(before.get(member.space.pid), member, store) for member in _survivors(renewed, report)
     ]
-    return Retake(
-        LiveSnapshot(
-            processes=tuple(process for process in processes if process.regions),
-            skipped=tuple(report.skipped),
-            refused=tuple(report.refused),
-            gone=tuple(report.gone),
-            members=members,
-            store=store,
-        ),
-        tuple(changes),
+    members = [member for member, _, _ in outcomes]
+    processes = _processes(members, store, with_frames, immutable=False, report=report, others=kept)
+    changes = tuple(
+        Change(process.pid or 0, unmapped, process.regions if mapped is None else mapped, process)
+        for (_, unmapped, mapped), process in zip(outcomes, processes, strict=True)
+    )
+    return Retake(_continued(previous, kept, members, processes, report), changes)
+
+
+def forget(previous: LiveSnapshot, pids: Iterable[int]) -> LiveSnapshot:
+    """The snapshot without these processes; their storage is used again by the next `retake`.
+
+    No engine may know them by then. `previous` must not be used again.
+    """
+    gone = set(pids)
+    return replace(
+        previous,
+        processes=tuple(process for process in previous.processes if process.pid not in gone),
+        members=tuple(member for member in previous.members if member.space.pid not in gone),
+    )
+
+
+def _renewed(
+    pids: Iterable[int], before: Mapping[int, Member], what: What, with_frames: bool, report: Report
+) -> list[Member]:
+    """The processes as they are now, with the rows that their pages had; those that are gone are reported."""
+    renewed = []
+    for pid in pids:
+        old, member = before.get(pid), _admit(pid, what, with_frames, report)
+        if member is None:
+            continue
+        if old is not None and member.facts.status.started != old.facts.status.started:
+            report.gone.append(Gone(pid, old.facts.name))
+            continue
+        if old is not None:
+            keep_rows(old.space, member.space)
+        renewed.append(member)
+    return renewed
+
+
+def _outcome(
+    old: Member | None, new: Member, store: Store
+) -> tuple[Member, tuple[tuple[int, int], ...], tuple[Region, ...] | None]:
+    """The new member, the page indices that are no more, the regions that are new; None: all it has."""
+    return (laid_out(new, store), (), None) if old is None else differences(old, new, store)
+
+
+def _continued(
+    previous: LiveSnapshot,
+    kept: Iterable[Member],
+    taken: Iterable[Member],
+    processes: Iterable[SourceProcess],
+    report: Report,
+) -> LiveSnapshot:
+    """The snapshot to go on with: what was taken now is as it is now, the rest as it was."""
+    living = {member.space.pid: member for member in (*kept, *taken)}
+    places = dict.fromkeys([*(member.space.pid for member in previous.members), *living])
+    members = [living[pid] for pid in places if pid in living]
+    known = {process.pid: process for process in (*previous.processes, *processes)}
+    found = [known.get(member.space.pid) for member in members]
+    return LiveSnapshot(
+        processes=tuple(process for process in found if process is not None and process.regions),
+        skipped=tuple(report.skipped),
+        refused=tuple(report.refused),
+        gone=tuple(report.gone),
+        members=tuple(members),
+        store=previous.store,
+        what=previous.what,
     )
 
 
@@ -247,7 +294,7 @@ def _checked_limit(limit_bytes: int | None) -> int:
     return limit_bytes
 
 
-def _admit(pid: int, what: What, with_frames: bool, report: _Report) -> _Member | None:
+def _admit(pid: int, what: What, with_frames: bool, report: Report) -> Member | None:
     """Look at one process; None if it cannot be used, which is then reported."""
     name = None
     try:
@@ -258,10 +305,10 @@ def _admit(pid: int, what: What, with_frames: bool, report: _Report) -> _Member 
         report.add_error(pid, name, error)
         return None
     nothing = np.empty(0, np.int64)
-    return _Member(facts, what, space, nothing, nothing, nothing)
+    return Member(facts, what, space, nothing, nothing, nothing)
 
 
-def _survivors(members: Sequence[_Member], report: _Report) -> list[_Member]:
+def _survivors(members: Sequence[Member], report: Report) -> list[Member]:
     """Members that could be read and are still the process they were; the others are reported."""
     living = []
     for member in members:
@@ -280,85 +327,18 @@ def _survivors(members: Sequence[_Member], report: _Report) -> list[_Member]:
     return living
 
 
-def _settled(member: _Member, store: Store) -> _Member:
-    """The member with only its stored pages, laid out as its regions will be attached."""
-    space = _stored(member.space)
-    regions, homes = split_into_regions(space.pages, space.rows, space.flags, store, may_bridge=True)
-    return _Member(member.facts, member.what, space, homes, *_layout(regions, store.page_size))
-
-
-def _stored(space: Space) -> Space:
-    is_stored = space.rows >= 0
-    if not is_stored.all():
-        space.pages, space.rows = space.pages[is_stored], space.rows[is_stored]
-        space.frames, space.flags = space.frames[is_stored], space.flags[is_stored]
-    return space
-
-
-def _layout(regions: Sequence[Region], page_size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    first_pages = [region.address // page_size for region in regions]
-    lengths = [len(region.array if region.rows is None else region.rows) for region in regions]
-    return np.array(first_pages, np.int64), np.array(lengths, np.int64)
-
-
-def _keep_rows(old: Space, new: Space) -> None:
-    """Pages that were there before keep their rows."""
-    index, is_known = _find(new.pages, old.pages)
-    is_known &= old.flags[index] == new.flags if len(old.flags) else False
-    new.rows[is_known] = old.rows[index[is_known]]
-
-
-def _find(
-    needles: npt.NDArray[np.int64], ascending: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """Where each needle stands in `ascending`, and whether it does (if not, its index means nothing)."""
-    if not len(ascending):
-        return np.zeros(len(needles), np.int64), np.zeros(len(needles), np.bool_)
-    index = np.minimum(np.searchsorted(ascending, needles), len(ascending) - 1)
-    return index, ascending[index] == needles
-
-
-def _changed(
-    old: _Member, new: _Member, store: Store
-) -> tuple[_Member, tuple[tuple[int, int], ...], tuple[Region, ...]]:
-    """The new member in the old one's layout, the page indices that are no more, the regions that are new."""
-    space = _stored(new.space)
-    index, is_kept = _find(space.pages, old.space.pages)
-    is_kept &= old.space.rows[index] == space.rows if len(old.space.rows) else False
-    is_over = np.ones(len(old.space.pages), np.bool_)
-    is_over[index[is_kept]] = False
-    fresh = ~is_kept
-    regions, fresh_homes = split_into_regions(
-        space.pages[fresh], space.rows[fresh], space.flags[fresh], store, may_bridge=False
-    )
-    homes = np.empty(len(space.pages), np.int64)
-    homes[is_kept] = old.homes[index[is_kept]]
-    homes[fresh] = fresh_homes + len(old.lengths)
-    first_pages, lengths = _layout(regions, store.page_size)
-    member = _Member(
-        new.facts,
-        new.what,
-        space,
-        homes,
-        np.concatenate((old.first_pages, first_pages)),
-        np.concatenate((old.lengths, lengths)),
-    )
-    return member, _as_ranges(np.sort(old.page_indices()[is_over])), tuple(regions)
-
-
-def _as_ranges(indices: npt.NDArray[np.int64]) -> tuple[tuple[int, int], ...]:
-    """Ascending numbers as ranges: 1 2 5 -> (1, 3) (5, 6)."""
-    if not len(indices):
-        return ()
-    edges = [0, *(np.flatnonzero(np.diff(indices) != 1) + 1).tolist(), len(indices)]
-    return tuple((int(indices[start]), int(indices[stop - 1]) + 1) for start, stop in pairwise(edges))
-
-
 def _processes(
-    members: Sequence[_Member], store: Store, with_frames: bool, *, immutable: bool, report: _Report
+    members: Sequence[Member],
+    store: Store,
+    with_frames: bool,
+    *,
+    immutable: bool,
+    report: Report,
+    others: Sequence[Member] = (),
 ) -> list[SourceProcess]:
     """What the members look like to the outside; what was left out goes to the report."""
-    is_first = first_holders([member.space.rows for member in members], store.nr_rows)
+    rows = [member.space.rows for member in (*others, *members)]
+    is_first = first_holders(rows, store.nr_rows)[len(others) :]
     processes = []
     for member, first in zip(members, is_first, strict=True):
         space, facts = member.space, member.facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -120,7 +121,10 @@ def test_a_status_line_may_hold_any_name() -> None:
     """Blanks and parentheses in the name do not shift the fields."""
     line = "12 (a) S (b)) T 1 12 12 0 -1 4194560 100 200 3 4 5 6 7 8 20 0 1 0 987 1000 50\n"
     status = _procfs.parse_status(line)
-    assert status == _procfs.Status("a) S (b)", "T", is_kernel_thread=False, faults=103, started=987)
+    ms = 11_000 // os.sysconf("SC_CLK_TCK")
+    assert status == _procfs.Status(
+        "a) S (b)", "T", is_kernel_thread=False, faults=103, started=987, runtime_ms=ms
+    )
     assert _procfs.parse_status(line.replace("4194560", "2129984")).is_kernel_thread
 
 

@@ -1,0 +1,63 @@
+"""One line on standard error that says how things stand, if that is a terminal; else rich is not imported."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+
+
+class Status:
+    """A line that is drawn anew when it changes, and gone when the block ends. No thread draws it."""
+
+    def __init__(self) -> None:
+        self._console: Console | None = None
+        self._live: Live | None = None
+        self._shown = ""
+
+    def __enter__(self) -> Status:
+        if sys.stderr is not None and sys.stderr.isatty():
+            from rich.console import Console
+
+            self._console = Console(file=sys.stderr)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+
+    @property
+    def is_shown(self) -> bool:
+        """Does anybody see it?"""
+        return self._console is not None
+
+    def show(self, text: str) -> None:
+        """Draw the line, unless it is there already."""
+        if self._console is None or (self._live is not None and text == self._shown):
+            return
+        from rich.live import Live
+        from rich.text import Text
+
+        line = Text(text, no_wrap=True, overflow="ellipsis")
+        if self._live is None:
+            self._live = Live(
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        self._live.update(line, refresh=True)
+        self._shown = text
+
+    def clear(self) -> None:
+        """Wipe the line, so that something else may be written."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None

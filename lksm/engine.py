@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import atexit
 import errno
-import os
 import secrets
-import threading
 import time
 import traceback
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from . import daemon
+from . import _fork
 from ._core import MAX_WINDOW, REASON_NAMES, Core
 from ._lock import FairLock
 from .clock import Clock, VirtualClock
 from .counters import Counters, ScanReport
-from .crawler import RUN_ONESHOT, RUN_STOP, Mode
-from .daemon import Daemon
-from .errors import BusyError, InvalidMemory, KnobError, ProcessGone
+from .crawler import RUN_ONESHOT, Mode
+from .driver import Driver
+from .errors import BusyError, InvalidMemory, KnobError
 from .knobs import Knobs, Sysfs
 from .memory import Memory, as_page_runs
 from .process import Process
 from .report import Explanation, Facts, Reason, explanation
 from .scheduler import Scheduler
-
-_FOR_EVER = 2**64
 
 
 class Engine:
@@ -101,7 +97,6 @@ class Engine:
         self.page_size = page_size
         self._nr_nodes = nodes
         self._lock = FairLock()
-        self._scan_lock = threading.RLock()  # one driver of scans at a time; before self._lock
         self._is_upstream = is_upstream
         self.knobs = Knobs({"smart_scan": int(is_upstream), **knobs}, self._lock, self._apply_knob)
         self._check_start_values()
@@ -130,20 +125,18 @@ class Engine:
             short_lived_ms=short_lived_ms,
             auto_join=auto_join,
         )
-        self._daemon: Daemon | None = None
-        self._was_forked = False
-        self._failure: BaseException | None = None
-        with _fork_lock:
-            _engines.add(self)
+        self._driver = Driver(self._scheduler, self._clock)
+        _fork.join(self._driver)
+        _untold.add(self._driver)
 
     def __repr__(self) -> str:
         if self._core is None:
             return "<lksm.Engine (closed)>"
-        threads = ", no threads: they stayed in the parent process" if self._was_forked else ""
-        threads = ", running" if self.is_running else threads
-        return (
-            f"<lksm.Engine {len(self._scheduler.processes)} processes, {self.page_size}-byte pages{threads}>"
-        )
+        threads = ", running" if self.is_running else ""
+        if self._driver.was_forked:
+            threads = ", no threads: they stayed in the parent process"
+        nr_processes = len(self._scheduler.processes)
+        return f"<lksm.Engine {nr_processes} processes, {self.page_size}-byte pages{threads}>"
 
     def __enter__(self) -> Engine:
         return self
@@ -154,19 +147,12 @@ class Engine:
     @property
     def _open(self) -> Core:
         """The core, for a public method: `ProcessGone` if there is none, or what a thread has failed with."""
-        self._raise_failure()
-        if self._core is None:
-            raise ProcessGone("the engine is closed")
+        self._driver.check_usable()
+        assert self._core is not None
         return self._core
 
     def _check_open(self) -> None:
-        _ = self._open
-
-    def _raise_failure(self) -> None:
-        """What went wrong in a thread is told to whoever calls next, once."""
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._driver.check_usable()
 
     # --- processes -------------------------------------------------------------------------------
 
@@ -253,15 +239,13 @@ class Engine:
 
     def close(self) -> None:
         """Stops the threads, detaches everything and frees all memory. Closing twice is closing once."""
-        self._check_not_inside()
-        with self._scan_lock:
-            self._stop_threads()
-            with self._lock:
-                if self._core is not None:
-                    self._scheduler.release()
-                    self._core.close()
-                    self._core = None
-        self._raise_failure()
+        with self._driver.stopped(), self._lock:
+            if self._core is not None:
+                self._driver.close()
+                self._scheduler.release()
+                self._core.close()
+                self._core = None
+        self._driver.tell_failure()
 
     def _check_member(self, process: Process) -> None:
         if not isinstance(process, Process) or process._host is not self._scheduler:
@@ -278,11 +262,7 @@ class Engine:
         """
         if mode not in ("full", "partial"):
             raise ValueError(f"mode is {mode!r}, expected 'full' or 'partial'")
-        with self._driving(), self._lock:
-            self._check_open()
-            if self._scheduler.mode is not None:
-                raise BusyError("a scan is unfinished; finish it with scan()")
-            return self._scheduler.prepare(mode, "call")
+        return self._driver.crawl(mode)
 
     def scan(self, nr_pages: int | None = None) -> int:
         """Visits one batch of the prepared scan; the default is the knob `pages_to_scan`.
@@ -293,38 +273,18 @@ class Engine:
         """
         if nr_pages is not None and nr_pages < 0:
             raise ValueError(f"nr_pages is {nr_pages}, expected 0 or more")
-        with self._driving():
-            return self._scheduler.batch(self.knobs.pages_to_scan if nr_pages is None else nr_pages)
+        return self._driver.scan(self.knobs.pages_to_scan if nr_pages is None else nr_pages)
 
     def full(self) -> ScanReport:
         """One crawl and its scan to completion, on this thread. An unfinished scan is finished first.
 
         BusyError while the threads run.
         """
-        return self._whole("full")
+        return self._driver.whole("full")
 
     def partial(self) -> ScanReport:
         """The same as `full`, for a partial scan: who froze, who is new, who merged a lot (spec 5.6)."""
-        return self._whole("partial")
-
-    def _whole(self, mode: Mode) -> ScanReport:
-        scheduler = self._scheduler
-        with self._driving():
-            self._finish()
-            with self._lock:
-                nr_queued = scheduler.prepare(mode, "call")
-                number = self._open.counters(None).crawl_round
-            if nr_queued:
-                self._finish()
-            with self._lock:
-                report = scheduler.last_scan
-                if nr_queued and report is not None and report.round == number:
-                    return report
-                return ScanReport(mode, number, 0, 0, 0, 0, 0)
-
-    def _finish(self) -> None:
-        while self._scheduler.mode is not None:
-            self._scheduler.batch(_FOR_EVER)
+        return self._driver.whole("partial")
 
     def settle(self, max_rounds: int = 16) -> Counters:
         """Full scans until two whole rounds change nothing and no page is on its first look.
@@ -333,7 +293,7 @@ class Engine:
         while the threads run.
         """
         quiet = 0
-        with self._driving():
+        with self._driver.driving():
             self._core_smart_scan(False)
             try:
                 for _ in range(max_rounds):
@@ -376,12 +336,7 @@ class Engine:
             raise ValueError("advance() needs an engine with a VirtualClock")
         if ms < 0:
             raise ValueError(f"ms is {ms}, expected 0 or more")
-        with self._driving():
-            end = self._clock() + ms
-            while (due := self._next_due()) is not None and due <= end:
-                self._clock.tick(max(0, due - self._clock()))
-                self._take_turn()
-            self._clock.tick(max(0, end - self._clock()))
+        self._driver.advance(self._clock, ms)
 
     def turn(self) -> int | None:
         """Runs one turn of the crawler or the scanner if one is due: for an event loop of your own.
@@ -389,42 +344,14 @@ class Engine:
         Returns milliseconds until the next turn is due: 0, another is due now; None, only an event (a
         freeze, a knob, ...) can bring one. BusyError while the threads run.
         """
-        with self._driving():
-            due = self._next_due()
-            if due is not None and due <= self._clock():
-                self._take_turn()
-                due = self._next_due()
-            return None if due is None else max(0, due - int(self._clock()))
-
-    def _next_due(self) -> int | None:
-        scheduler = self._scheduler
-        return min(
-            (due for due in (scheduler.crawl_due, scheduler.scan_due) if due is not None), default=None
-        )
-
-    def _take_turn(self) -> None:
-        """The turn that has been due for longest; the crawler's first."""
-        scheduler = self._scheduler
-        if scheduler.crawl_due is not None and scheduler.crawl_due == self._next_due():
-            scheduler.crawl_turn()
-        else:
-            scheduler.scan_turn()
-
-    @contextmanager
-    def _driving(self) -> Iterator[None]:
-        """Only one at a time drives scans."""
-        with self._scan_lock:
-            self._check_open()
-            if self.is_running:
-                raise BusyError("the engine's threads run; stop() them first")
-            yield
+        return self._driver.turn()
 
     # --- threads -------------------------------------------------------------------------------------
 
     @property
     def is_running(self) -> bool:
         """Do the engine's threads run, in this process?"""
-        return self._daemon is not None and self._daemon.is_alive
+        return self._driver.is_running
 
     def start(self) -> None:
         """Starts the threads `ksm_crawld` and `ksmd`, which scan as the knob `run` says.
@@ -432,35 +359,16 @@ class Engine:
         They sleep until something is due and end with `stop`, `close` or the interpreter. A process made by
         os.fork() has none, until it starts its own. BusyError if they run already.
         """
-        with self._driving():
-            self._stop_threads()  # none that runs, but one may have ended
-            scheduler = self._scheduler
-            with self._lock:
-                self._daemon = Daemon(
-                    scheduler.crawl_turn,
-                    scheduler.scan_turn,
-                    self._clock,
-                    on_error=self._failed,
-                    on_halt=scheduler.halt,
-                )
-                scheduler.wake_crawler = self._daemon.wake_crawler
-                scheduler.wake_scanner = self._daemon.wake_scanner
-                self._was_forked = False
-            try:
-                self._daemon.start()
-            except BaseException:
-                self._stop_threads()
-                raise
+        self._driver.start()
 
     def stop(self) -> None:
         """Returns when the threads have ended; an unfinished scan stays prepared. Stopping twice is once.
 
         BusyError in a signal handler that has interrupted another method of the engine.
         """
-        self._check_not_inside()
-        with self._scan_lock:
-            self._stop_threads()
-        self._raise_failure()
+        with self._driver.stopped():
+            pass
+        self._driver.tell_failure()
 
     @contextmanager
     def running(self) -> Iterator[Engine]:
@@ -470,36 +378,6 @@ class Engine:
             yield self
         finally:
             self.stop()
-
-    def _check_not_inside(self) -> None:
-        """Waiting for threads that wait for the lock of this one would take for ever."""
-        if self._lock.is_mine():
-            raise BusyError("the engine is in the middle of another call of this thread")
-
-    def _stop_threads(self) -> None:
-        if self._daemon is not None:
-            self._daemon.stop()
-            self._scheduler.sleep_alone()
-            self._daemon = None
-
-    def _forget_other_threads(self) -> None:
-        """In a child made by os.fork(), which has this thread only and holds the lock."""
-        self._lock.forget_other_threads()
-        if not self._scan_lock.acquire(blocking=False):
-            self._scan_lock = threading.RLock()
-        else:
-            self._scan_lock.release()
-        self._was_forked = self._was_forked or self._daemon is not None
-        self._daemon = None
-        self._scheduler.sleep_alone()
-
-    def _failed(self, error: BaseException) -> None:
-        """A turn of a thread has failed: no more scans until somebody has been told."""
-        with self._lock:
-            self._failure = error
-            with suppress(Exception):  # it may fail for the same reason
-                self._scheduler.set_run(RUN_STOP)
-            self.knobs.put("run", RUN_STOP)
 
     # --- knobs -----------------------------------------------------------------------------------
 
@@ -639,46 +517,15 @@ class Engine:
             return self._open.check()
 
 
-# --- os.fork() ---------------------------------------------------------------------------------------
-
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_fork_lock = threading.RLock()  # over these two; before any engine's lock
-_held_for_fork: list[Engine] = []
-
-
-def _before_fork() -> None:
-    """No engine is in the middle of anything when its memory is copied."""
-    _fork_lock.acquire()
-    for engine in list(_engines):
-        engine._lock.__enter__()
-        _held_for_fork.append(engine)
-
-
-def _after_fork_in_parent() -> None:
-    while _held_for_fork:
-        _held_for_fork.pop()._lock.__exit__(None, None, None)
-    _fork_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    """The threads stayed in the parent; so did whoever waited for a lock."""
-    daemon.forget_all()
-    for engine in _held_for_fork:
-        engine._forget_other_threads()
-    _after_fork_in_parent()
-
-
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+_untold: weakref.WeakSet[Driver] = weakref.WeakSet()
 
 
 @atexit.register
 def _tell_untold() -> None:
-    """What a thread has failed with, and nobody has called to hear of."""
-    for engine in list(_engines):
-        if engine._failure is not None:
-            traceback.print_exception(engine._failure)
+    """What a thread has failed with, if nobody has called to hear of it."""
+    for driver in list(_untold):
+        if driver.failure is not None:
+            traceback.print_exception(driver.failure)
 
 
 def _monotonic_ms() -> int:

@@ -15,7 +15,18 @@ from ._core import Core
 from ._lock import FairLock
 from .clock import Clock
 from .counters import ScanReport
-from .crawler import RUN_MERGE, RUN_ONESHOT, RUN_UNMERGE, Action, Cause, Crawler, Mode, SlotState, View
+from .crawler import (
+    RUN_MERGE,
+    RUN_ONESHOT,
+    RUN_STOP,
+    RUN_UNMERGE,
+    Action,
+    Cause,
+    Crawler,
+    Mode,
+    SlotState,
+    View,
+)
 from .errors import OutOfMemory
 from .knobs import Knobs
 from .process import Process
@@ -101,6 +112,11 @@ class Scheduler:
 
     def _now(self) -> int:
         return int(self._clock())
+
+    @property
+    def crawl_round(self) -> int:
+        """Scans prepared so far."""
+        return int(self._core.counters(None).crawl_round)
 
     @property
     def queue(self) -> tuple[Process, ...]:
@@ -229,7 +245,7 @@ class Scheduler:
             request=knobs.one_shot_scanning,
             is_scanning=self.mode is not None,
             is_waiting=bool(self._candidates) or self._core.has_queue(),
-            crawl_round=int(self._core.counters(None).crawl_round),
+            crawl_round=self.crawl_round,
             initial_rounds=self._initial_rounds,
             full_scan_interval=knobs.full_scan_interval,
         )
@@ -422,6 +438,13 @@ class Scheduler:
         self._crawler = replace(self._crawler, ready_at=None)
         self._crawl_now()
         self._scan_now()
+
+    def stop(self) -> None:
+        """`run` becomes 0, whatever it takes."""
+        try:
+            self.set_run(RUN_STOP)
+        finally:
+            self._knobs.put("run", RUN_STOP)
 
     def requested(self) -> None:
         """`one_shot_scanning` has been stored."""

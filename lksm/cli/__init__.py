@@ -26,6 +26,7 @@ COMMANDS = {
     "scan": _Command(".scan", "what merging would save among files and live processes"),
     "watch": _Command(".watch", "follow live processes, scan them when they are frozen"),
     "explain": _Command(".explain", "why one page is or is not merged"),
+    "simulate": _Command(".simulate", "what merge policies save of app lives, and what they cost"),
 }
 
 _COMMANDS = f"{', '.join(list(COMMANDS)[:-1])} or {list(COMMANDS)[-1]}"
@@ -36,6 +37,7 @@ _EXAMPLES = """\
   lksm scan --all                          among all live processes that may be read
   lksm watch --all                         follow them, scan when one is frozen
   lksm explain vm.raw --address 0x3000     one page of an image
+  lksm simulate phone                      KSM and LKSM over an hour of a phone's life
 """
 
 

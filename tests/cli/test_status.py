@@ -50,7 +50,7 @@ def test_help_has_examples(lksm_command: Lksm, command: list[str]) -> None:
 
 def test_every_option_of_the_examples_exists(lksm_command: Lksm) -> None:
     """The options that examples use are those the help lists."""
-    for command in ("scan", "explain"):
+    for command in ("scan", "explain", "simulate"):
         usage, _, examples = lksm_command(command, "--help").partition("examples:\n")
         for word in examples.split():
             assert not word.startswith("--") or word in usage
@@ -59,7 +59,7 @@ def test_every_option_of_the_examples_exists(lksm_command: Lksm) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no command, expected scan, watch or explain"),
+        ([], "no command, expected scan, watch, explain or simulate"),
         (["frobnicate"], "'frobnicate' is no command"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["scan"], "nothing to scan"),

@@ -33,13 +33,15 @@ def join(member: Forkable) -> None:
 def _before() -> None:
     _lock.acquire()
     for member in list(_members):
-        member._lock.__enter__()
         _held.append(member)
+        member._lock.__enter__()
 
 
 def _after_in_parent() -> None:
     while _held:
-        _held.pop()._lock.__exit__(None, None, None)
+        lock = _held.pop()._lock
+        if lock.is_mine():  # Ctrl-C may have come in between
+            lock.__exit__(None, None, None)
     _lock.release()
 
 

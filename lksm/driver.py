@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
+import traceback
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -32,6 +35,7 @@ class Driver:
         self._is_closed = False
         self.was_forked = False
         self.failure: BaseException | None = None
+        _drivers.add(self)
 
     def check_usable(self) -> None:
         """Raises what a thread has failed with, once; ProcessGone if the engine is closed."""
@@ -41,7 +45,8 @@ class Driver:
 
     def tell_failure(self) -> None:
         """Raises what a thread has failed with, once."""
-        failure, self.failure = self.failure, None
+        with self._lock:
+            failure, self.failure = self.failure, None
         if failure is not None:
             raise failure
 
@@ -186,3 +191,14 @@ class Driver:
         self.was_forked = self.was_forked or self._daemon is not None
         self._daemon = None
         self._scheduler.sleep_alone()
+
+
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+
+
+@atexit.register
+def _tell_untold() -> None:
+    """What a thread has failed with, if nobody has called to hear of it."""
+    for driver in list(_drivers):
+        if driver.failure is not None:
+            traceback.print_exception(driver.failure)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import secrets
 import time
-import traceback
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -127,7 +124,6 @@ class Engine:
         )
         self._driver = Driver(self._scheduler, self._clock)
         _fork.join(self._driver)
-        _untold.add(self._driver)
 
     def __repr__(self) -> str:
         if self._core is None:
@@ -515,17 +511,6 @@ class Engine:
         """Broken invariants (docs/invariants.md), one line each; empty when sound. Changes nothing."""
         with self._lock:
             return self._open.check()
-
-
-_untold: weakref.WeakSet[Driver] = weakref.WeakSet()
-
-
-@atexit.register
-def _tell_untold() -> None:
-    """What a thread has failed with, if nobody has called to hear of it."""
-    for driver in list(_untold):
-        if driver.failure is not None:
-            traceback.print_exception(driver.failure)
 
 
 def _monotonic_ms() -> int:

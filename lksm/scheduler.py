@@ -343,9 +343,7 @@ class Scheduler:
             least_nap = _RETRY_MS
         with self.lock:
             is_over = self.mode is None or self._nr_prepared != prepared
-            if (
-                self._is_upstream or not is_over
-            ):  # the end of a scan is followed by no nap, the end of a pass is
+            if self._is_upstream or not is_over:  # no nap follows a scan, but one follows a pass
                 least_nap = max(least_nap, int(is_over))
                 self._nap_until = self._now() + max(least_nap, self._knobs.sleep_millisecs)
             self.scan_due = self._next_batch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def check_plot(path: Path) -> None:
         raise UsageError("--plot needs matplotlib, which is not installed: pip install 'lksm[plot]'")
     if not path.parent.is_dir():
         raise UsageError(f"there is no directory {str(path.parent)!r} for the plot")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{str(path)!r} cannot be written")
 
 
 def plot(results: Results, path: Path) -> None:

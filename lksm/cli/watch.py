@@ -32,7 +32,7 @@ _EXAMPLES = """\
   lksm watch --pid 1234 5678                          two processes
   lksm watch --cgroup /sys/fs/cgroup/app.slice        a cgroup and all below it, who comes there, too
   lksm watch --all --one-shot                         everybody, scanned when somebody is frozen, only then
-  lksm watch --all --set pages_to_scan=1000           ten times the pages between two naps
+  lksm watch --all --set pages_to_scan=1000 scan_boost=1000     ten times the pages between two naps
   lksm watch --all --json | jq 'select(.type=="scan")'     one JSON object a line (docs/watch.md)
 
 exit status:

@@ -193,13 +193,16 @@ def parse(text: bytes, name: str) -> Workload:
 
 
 def _workload(document: dict[str, Any]) -> Workload:
+    title = document.pop("title", None)
+    if not isinstance(title, str):
+        raise SourceError("title is missing" if title is None else f"title is {title!r:.60}, expected a text")
+    for name in ("memory", "apps"):
+        if name not in document:
+            raise SourceError(f"[{name}] is missing")
     tables: dict[str, Any] = {
         name: _read(kind, _table(document, name), f"{name}.") for name, kind in _TABLES.items()
     }
     knobs = _knobs(_table(document, "engine"))
-    title = document.pop("title", None)
-    if not isinstance(title, str):
-        raise SourceError("title is missing" if title is None else f"title is {title!r:.60}, expected a text")
     workload = _read(Workload, document, "", title=title, engine=knobs, **tables)
     _check_together(workload)
     return workload

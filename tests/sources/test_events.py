@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -57,6 +58,7 @@ def wait_for(watcher: Watcher, *kinds: Kind, pid: int) -> list[Event]:
 
 
 def descriptors() -> list[str]:
+    gc.collect()
     return sorted(os.listdir("/proc/self/fd"), key=int)
 
 

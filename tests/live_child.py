@@ -22,7 +22,7 @@ PAGE = mmap.PAGESIZE
 
 _PROLOGUE = """
 import ctypes, hashlib, mmap, os, sys, threading, time
-PAGE = mmap.PAGESIZE
+PAGE, HALF = mmap.PAGESIZE, mmap.PAGESIZE // 2
 
 def private(nr_pages, advice=mmap.MADV_NOHUGEPAGE):
     memory = mmap.mmap(-1, nr_pages * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -33,7 +33,9 @@ def address(memory):
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 def fill(memory, page, seed):
-    memory[page * PAGE : (page + 1) * PAGE] = hashlib.shake_128(str(seed).encode()).digest(PAGE)
+    # half by half: a whole page of it on the heap might lie there like a page
+    for start, name in ((page * PAGE, f"{seed}"), (page * PAGE + HALF, f"{seed}+")):
+        memory[start : start + HALF] = hashlib.shake_128(name.encode()).digest(HALF)
 
 def drop(memory, start, stop):
     memory.madvise(mmap.MADV_DONTNEED, start * PAGE, (stop - start) * PAGE)
@@ -120,7 +122,8 @@ class Child:
 
 def content(seed: int) -> bytes:
     """What `fill(memory, page, seed)` writes in the child."""
-    return hashlib.shake_128(str(seed).encode()).digest(PAGE)
+    halves = (f"{seed}", f"{seed}+")
+    return b"".join(hashlib.shake_128(name.encode()).digest(PAGE // 2) for name in halves)
 
 
 def entries(pid: int, address: int, nr_pages: int) -> list[int]:

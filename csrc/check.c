@@ -108,24 +108,28 @@ static uint64_t check_forest(struct checker *checker, const struct forest *fores
 	return nr_met;
 }
 
-/* --- I3 to I6: stable nodes -------------------------------------------------------------------- */
+/* --- I3 to I7, I15: stable nodes -------------------------------------------------------------------- */
 
-static void check_frame(struct checker *checker, struct index *index, uint32_t ref)
+static void check_frame(struct checker *checker, uint32_t ref)
 {
 	struct engine *engine = checker->engine;
 	const struct stable_node *node = node_at(engine, ref);
-	struct look look;
 	bool has_lender = false;
 	uint64_t nr_left = node->nr_sharers;
 
-	index_look(index, node->bytes, &look);
-	expect(checker, !node->is_head || node->key == look.key,
-	       "I3 node %u: filed under another key than its frame's", ref);
 	for (uint32_t item = node->sharers; item && nr_left-- && !node->is_owned && !has_lender;
 	     item = item_at(&engine->items, item)->sharer.next)
 		has_lender = item_region(&engine->items, item)->is_immutable &&
 			     item_bytes(&engine->items, item) == node->bytes;
 	expect(checker, node->is_owned || has_lender, "I4 node %u: borrows bytes that no immutable sharer has", ref);
+}
+
+static void check_key(struct checker *checker, struct index *index, uint32_t content)
+{
+	struct look look;
+	index_look(index, index->stable.bytes_of(index->stable.pool, content), &look);
+	expect(checker, node_at(checker->engine, content)->key == look.key,
+	       "I3 node %u: filed under another key than its frame's", content);
 }
 
 static void check_sharers(struct checker *checker, uint32_t ref)
@@ -159,34 +163,76 @@ static void check_sharers(struct checker *checker, uint32_t ref)
 	checker->nr_listed += length;
 }
 
-/* One content: its head and the other nodes of the ring. Returns the number of nodes. */
-static uint64_t check_ring(struct checker *checker, struct index *index, uint32_t head)
+/* A dup's links, and its place: dups with room come first. @previous: the one before it, 0 for the first. */
+static void check_dup(struct checker *checker, uint32_t chain_ref, uint32_t previous, uint32_t ref)
 {
 	struct engine *engine = checker->engine;
-	const uint8_t *copy = NULL;
-	uint64_t length = 0;
-	bool had_full = false;
-	uint32_t ref = head;
+	const struct stable_node *chain = node_at(engine, chain_ref), *node = node_at(engine, ref);
+	uint32_t before = previous ? previous : node_at(engine, chain->first_dup)->dup.previous;
 
-	do {
-		const struct stable_node *node = node_at(engine, ref);
-		bool is_full = !node_has_room(engine, node);
-		expect(checker, node->is_head == (ref == head), "I6 node %u: its head mark is wrong", ref);
-		expect(checker, is_full || !had_full, "I6 node %u: has room but stands behind a full one", ref);
-		expect(checker, !page_compare(&engine->rules, node->bytes, node_at(engine, head)->bytes),
-		       "I6 node %u: differs from the head of its ring", ref);
-		expect(checker, !node->is_owned || !copy || node->bytes == copy,
-		       "I6 node %u: a second copy of one content", ref);
-		had_full = is_full;
-		copy = node->is_owned ? node->bytes : copy;
-		check_frame(checker, index, ref);
+	expect(checker, node->kind == NODE_DUP && node->dup.chain == chain_ref,
+	       "I6 node %u: does not know that it is a dup of chain %u", ref, chain_ref);
+	expect(checker, node->dup.previous == before && node_at(engine, before)->dup.next == ref,
+	       "I6 node %u: has a wrong link back", ref);
+	expect(checker,
+	       !previous || !node_has_room(engine, node) || node_has_room(engine, node_at(engine, previous)),
+	       "I6 node %u: has room but stands behind a full one", ref);
+	expect(checker, !page_compare(&engine->rules, node->bytes, node_at(engine, chain->first_dup)->bytes),
+	       "I6 node %u: differs from the first of its chain", ref);
+	expect(checker, !node->is_owned || node->bytes == chain->bytes, "I6 node %u: a second copy of one content", ref);
+}
+
+/* One content: a plain node, or a chain and its dups. Returns the number of nodes. */
+static uint64_t check_content(struct checker *checker, struct index *index, uint32_t content)
+{
+	struct engine *engine = checker->engine;
+	const struct stable_node *filed = node_at(engine, content);
+	bool is_chain = filed->kind == NODE_CHAIN;
+	uint64_t length = 0;
+	uint32_t previous = 0;
+
+	expect(checker, filed->kind != NODE_DUP, "I6 node %u: filed though it is a dup", content);
+	expect(checker, !is_chain || filed->has_copy == (filed->bytes != NULL),
+	       "I6 node %u: a chain that does not know whether it has a copy", content);
+	/* One more than can be, so that a ring that does not close is seen. */
+	for (uint32_t ref = 0; length <= index->pages_shared && (ref = content_next(engine, content, ref)) != 0;) {
+		if (is_chain)
+			check_dup(checker, content, previous, ref);
+		check_frame(checker, ref);
 		check_sharers(checker, ref);
 		length++;
-		ref = node->next_dup;
-	} while (ref != head && length <= index->pages_shared);
-	expect(checker, ref == head, "I6 node %u: its ring does not close", head);
-	checker->nr_frames += copy != NULL;
+		previous = ref;
+	}
+	if (length)
+		check_key(checker, index, content);
+	expect(checker, length, "I6 node %u: a chain of nothing", content);
+	expect(checker, length <= index->pages_shared, "I6 node %u: its ring does not close", content);
+	checker->nr_frames += is_chain ? filed->bytes != NULL : filed->is_owned;
 	return length;
+}
+
+/* The chains from the one pruned longest ago on; all that are filed, and no others. */
+static void check_chains(struct checker *checker, const struct index *index, uint64_t nr_filed)
+{
+	struct engine *engine = checker->engine;
+	uint64_t nr_met = 0, before = 0;
+	uint32_t previous = 0;
+
+	for (uint32_t ref = index->first_chain; ref && nr_met <= nr_filed; ref = node_at(engine, ref)->queue.next) {
+		const struct stable_node *chain = node_at(engine, ref);
+		nr_met++;
+		expect(checker, chain->queue.previous == previous, "I15 chain %u: has a wrong link back", ref);
+		expect(checker,
+		       chain->kind == NODE_CHAIN && chain->first_dup &&
+			       node_at(engine, chain->first_dup)->dup.chain == ref,
+		       "I15 chain %u: in line to be pruned, but nobody's chain", ref);
+		expect(checker, chain->pruned >= before, "I15 chain %u: was pruned before the one before it", ref);
+		before = chain->pruned;
+		previous = ref;
+	}
+	expect(checker, index->last_chain == previous, "I15 chains: the last in line is not the last");
+	expect(checker, nr_met == nr_filed, "I15 chains: %" PRIu64 " are in line to be pruned, %" PRIu64 " are filed",
+	       nr_met, nr_filed);
 }
 
 static void check_stable(struct checker *checker, struct index *index)
@@ -197,18 +243,22 @@ static void check_stable(struct checker *checker, struct index *index)
 	uint64_t nr_listed_before = checker->nr_listed;
 	uint32_t before = 0;
 
-	for (uint32_t head = 0; nr_left-- && (head = forest_next(&index->stable, head)) != 0;) {
-		uint64_t length = check_ring(checker, index, head);
+	for (uint32_t content = 0; nr_left-- && (content = forest_next(&index->stable, content)) != 0;) {
+		uint64_t length = check_content(checker, index, content);
+		bool is_chain = node_at(engine, content)->kind == NODE_CHAIN;
 		nr_nodes += length;
-		nr_chains += length > 1;
-		nr_dups += length > 1 ? length : 0;
-		if (before && node_at(engine, before)->key == node_at(engine, head)->key)
+		nr_chains += is_chain;
+		nr_dups += is_chain ? length : 0;
+		if (!length)
+			continue;
+		if (before && node_at(engine, before)->key == node_at(engine, content)->key)
 			expect(checker,
-			       page_compare(&engine->rules, node_at(engine, before)->bytes,
-					    node_at(engine, head)->bytes) < 0,
-			       "I2 stable forest, object %u: not greater than the one before", head);
-		before = head;
+			       page_compare(&engine->rules, index->stable.bytes_of(index->stable.pool, before),
+					    index->stable.bytes_of(index->stable.pool, content)) < 0,
+			       "I2 stable forest, object %u: not greater than the one before", content);
+		before = content;
 	}
+	check_chains(checker, index, nr_chains);
 	uint64_t nr_listed = checker->nr_listed - nr_listed_before;
 	expect(checker, nr_nodes == index->pages_shared, "I7 pages_shared is %" PRIu64 ", recount %" PRIu64,
 	       index->pages_shared, nr_nodes);

@@ -5,9 +5,13 @@
 
 #include "mm_slot.h"
 
+/* A chain stands for the bytes that all its dups have. */
 static const uint8_t *node_bytes(const struct pool *pool, uint32_t ref)
 {
-	return ((const struct stable_node *)pool_at(pool, ref))->bytes;
+	const struct stable_node *node = pool_at(pool, ref);
+	if (node->kind == NODE_CHAIN)
+		node = pool_at(pool, node->first_dup);
+	return node->bytes;
 }
 
 struct index *index_get(struct engine *engine, uint32_t domain)

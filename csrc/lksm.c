@@ -93,6 +93,11 @@ void lksm_set_smart_scan(struct engine *engine, bool is_on)
 	engine->smart_scan = is_on;
 }
 
+void lksm_set_prune_delay(struct engine *engine, uint32_t millisecs)
+{
+	engine->prune_millisecs = millisecs;
+}
+
 /* --- processes ------------------------------------------------------------------------------- */
 
 int lksm_process_create(struct engine *engine, uint32_t domain, struct mm_slot **process_ret)
@@ -313,6 +318,13 @@ int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *
 	return error ? fail(engine, error, "no memory to remember a page") : LKSM_OK;
 }
 
+void lksm_prune_chains(struct engine *engine, uint64_t now)
+{
+	engine->now = now;
+	for (struct index *index = engine->indexes; index; index = index->next)
+		stable_tree_prune(index);
+}
+
 bool lksm_has_queue(const struct engine *engine)
 {
 	return engine->queue != NULL;
@@ -329,10 +341,10 @@ void lksm_unmerge(struct engine *engine)
 		scan_dequeue(slot);
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		unstable_tree_drop(index, 0);
-		for (uint32_t head = forest_next(&index->stable, 0); head;) {
-			uint32_t next = forest_next(&index->stable, head);
-			stable_tree_dissolve_ring(index, head);
-			head = next;
+		for (uint32_t content = forest_next(&index->stable, 0); content;) {
+			uint32_t next = forest_next(&index->stable, content);
+			stable_tree_dissolve_content(index, content);
+			content = next;
 		}
 	}
 	engine->scan_round = 0;

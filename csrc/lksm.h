@@ -93,7 +93,7 @@ struct lksm_counters {
 	uint64_t pages_sharing;		/* further pages that use them: what is saved */
 	uint64_t pages_unshared;	/* pages that passed the gate but found no twin */
 	uint64_t rmap_items;		/* pages visited and remembered */
-	uint64_t stable_node_chains;	/* contents with several frames */
+	uint64_t stable_node_chains;	/* contents with several frames, or that had them when last met or pruned */
 	uint64_t stable_node_dups;	/* their frames */
 	uint64_t merged;		/* pages that joined a frame that had a sharer, so far */
 	uint64_t broken;		/* pages that left a frame that kept one, so far */
@@ -162,6 +162,8 @@ const char *lksm_error_text(const struct engine *engine);
 int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing);
 /* On: pages that were visited often and are not merged are visited less and less often. Off at first. */
 void lksm_set_smart_scan(struct engine *engine, bool is_on);
+/* How long a chain is left alone after it was made or pruned, in the caller's clock. 0 at first. */
+void lksm_set_prune_delay(struct engine *engine, uint32_t millisecs);
 
 /* A process without pages, at the end of the order of creation. */
 int lksm_process_create(struct engine *engine, uint32_t domain, struct mm_slot **process_ret);
@@ -205,6 +207,11 @@ void lksm_begin_round(struct engine *engine, uint64_t now);
  * gate_first it also ends where the queue ends, though processes may wait in front of those it has scanned.
  */
 int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *nr_scanned_ret);
+/*
+ * Call it at the end of a scan. Prunes the chains whose delay is over: if one has a single frame left, that is no
+ * dup any more, and the chain is gone. Searches prune the chains they meet too. Needs no memory.
+ */
+void lksm_prune_chains(struct engine *engine, uint64_t now);
 /* Does any process wait to be scanned? */
 bool lksm_has_queue(const struct engine *engine);
 /* The process that is queued behind @process, or first if that is NULL; NULL behind the last one. */

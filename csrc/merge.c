@@ -193,13 +193,13 @@ static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref
 	if (!item_region(&engine->items, item_ref)->is_immutable)
 		index_look(index, frame, &frame_look);
 	detach(engine, twin_ref);
-	uint32_t head = stable_tree_search(index, &frame_look, &place);
+	uint32_t equal = stable_tree_search(index, &frame_look, &place);
 	uint32_t node = 0;
-	if (head && node_has_room(engine, node_at(engine, head)))
-		node = head;	/* both were written since, to bytes that are merged already */
+	if (equal && node_has_room(engine, node_at(engine, equal)))
+		node = equal;	/* both were written since, to bytes that are merged already */
 	else
-		node = stable_tree_insert(index, &frame_look, head, &place, frame, is_owned);
-	if (is_owned && (!node || node == head))
+		node = stable_tree_insert(index, &frame_look, equal, &place, frame, is_owned);
+	if (is_owned && (!node || node == equal))
 		frame_free(&engine->memory, (uint8_t *)frame, engine->rules.page_size);
 	if (!node)
 		return;							/* row 14 */

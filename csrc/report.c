@@ -109,8 +109,8 @@ static uint32_t find_full_node(struct index *index, uint32_t ref)
 	struct look look;
 	struct place place;
 	index_look(index, item_bytes(&index->engine->items, ref), &look);
-	uint32_t head = stable_tree_search(index, &look, &place);
-	return head && !node_has_room(index->engine, node_at(index->engine, head)) ? head : 0;
+	uint32_t node = stable_tree_find(index, &look, &place);
+	return node && !node_has_room(index->engine, node_at(index->engine, node)) ? node : 0;
 }
 
 struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number)
@@ -161,15 +161,12 @@ struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number)
 
 /* --- groups ---------------------------------------------------------------------------------- */
 
-/* All pages of a content: those of the head and of the other nodes of its ring. */
-static uint64_t nr_pages_of(const struct engine *engine, uint32_t head)
+/* All pages of a content, whatever the number of its nodes. */
+static uint64_t nr_pages_of(const struct engine *engine, uint32_t content)
 {
 	uint64_t nr_pages = 0;
-	uint32_t ref = head;
-	do {
+	for (uint32_t ref = 0; (ref = content_next(engine, content, ref)) != 0;)
 		nr_pages += node_at(engine, ref)->nr_sharers;
-		ref = node_at(engine, ref)->next_dup;
-	} while (ref != head);
 	return nr_pages;
 }
 
@@ -179,8 +176,8 @@ uint64_t report_nr_groups(struct engine *engine, int64_t domain, uint64_t min_pa
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		if (domain >= 0 && index->domain != domain)
 			continue;
-		for (uint32_t head = 0; (head = forest_next(&index->stable, head)) != 0;)
-			nr_groups += nr_pages_of(engine, head) >= min_pages;
+		for (uint32_t content = 0; (content = forest_next(&index->stable, content)) != 0;)
+			nr_groups += nr_pages_of(engine, content) >= min_pages;
 	}
 	return nr_groups;
 }
@@ -201,15 +198,13 @@ static void add_node(struct engine *engine, const struct stable_node *node, uint
 	}
 }
 
-static struct lksm_group make_group(struct engine *engine, uint32_t head, uint64_t serial, bool with_digest)
+static struct lksm_group make_group(struct engine *engine, uint32_t content, uint64_t serial, bool with_digest)
 {
 	struct lksm_group group = { 0 };
-	const uint8_t *bytes = node_at(engine, head)->bytes;
-	uint32_t first = 0, ref = head;
-	do {
+	const uint8_t *bytes = node_at(engine, content_next(engine, content, 0))->bytes;
+	uint32_t first = 0;
+	for (uint32_t ref = 0; (ref = content_next(engine, content, ref)) != 0;)
 		add_node(engine, node_at(engine, ref), serial, &group, &first);
-		ref = node_at(engine, ref)->next_dup;
-	} while (ref != head);
 	group.first_process = (int64_t)item_region(&engine->items, first)->slot->position;
 	group.first_page = page_number(engine, first);
 	group.is_zero = page_is_zero(&engine->rules, bytes);
@@ -226,9 +221,9 @@ void report_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bo
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		if (domain >= 0 && index->domain != domain)
 			continue;
-		for (uint32_t head = 0; (head = forest_next(&index->stable, head)) != 0;)
-			if (nr_pages_of(engine, head) >= min_pages)
-				*groups_ret++ = make_group(engine, head, ++serial, with_digests);
+		for (uint32_t content = 0; (content = forest_next(&index->stable, content)) != 0;)
+			if (nr_pages_of(engine, content) >= min_pages)
+				*groups_ret++ = make_group(engine, content, ++serial, with_digests);
 	}
 }
 
@@ -262,9 +257,8 @@ int report_sharing_matrix(struct engine *engine, int64_t *matrix_ret)
 		return LKSM_NO_MEMORY;
 	uint64_t *present = (uint64_t *)(counts + nr_slots);
 	for (struct index *index = engine->indexes; index; index = index->next) {
-		for (uint32_t head = 0; (head = forest_next(&index->stable, head)) != 0;) {
-			uint32_t ref = head;
-			do {
+		for (uint32_t content = 0; (content = forest_next(&index->stable, content)) != 0;) {
+			for (uint32_t ref = 0; (ref = content_next(engine, content, ref)) != 0;) {
 				uint64_t nr_present = count_sharers(engine, node_at(engine, ref), counts,
 								    present);
 				for (uint64_t i = 0; i < nr_present; i++)
@@ -273,8 +267,7 @@ int report_sharing_matrix(struct engine *engine, int64_t *matrix_ret)
 							counts[present[i]];
 				for (uint64_t i = 0; i < nr_present; i++)
 					counts[present[i]] = 0;
-				ref = node_at(engine, ref)->next_dup;
-			} while (ref != head);
+			}
 		}
 	}
 	memory_free(&engine->memory, LKSM_FOR_ENGINE, counts, size);

@@ -7,6 +7,8 @@
  * rmap_item     our note about one visited page: key, checksum, state, where it is linked
  * frame         the bytes that stand for all pages merged into one stable node
  * stable node   one merged content: its frame and the list of pages equal to it
+ * chain, dup    several frames of one content, because no frame may have more than `max_page_sharing`
+ *               sharers
  * key           64 bits taken from as few bytes of a page as tell it from the others; may say
  *               "different", never "equal"
  * round         one prepared scan, full or partial
@@ -171,21 +173,50 @@ struct rmap_block {
 	uint32_t nr_items;		/* that exist: state is not NONE */
 };
 
+enum node_kind {
+	NODE_PLAIN,		/* the only frame of its content, filed in the stable tree */
+	NODE_DUP,		/* one of several: in the ring of their chain */
+	NODE_CHAIN		/* no frame: filed in the stable tree in place of its dups */
+};
+
 /*
- * One frame. The nodes of one content form a ring through next_dup; one of them, the head, is in the
- * tree. Going round from the head, nodes that have room come before full ones, so the head has room
- * if any has.
+ * One frame, or a chain of them. A chain outlives all dups but one until it is met or pruned: then that
+ * one takes its place. Going round from the first dup, those that have room come before full ones.
  */
 struct stable_node {
-	struct rb_node rb;		/* place in the stable tree, if this is the head */
-	uint32_t next_dup;		/* next node of the same content; itself if there is no other */
-	uint64_t key;			/* it is filed under, if this is the head */
-	const uint8_t *bytes;		/* the frame */
-	uint64_t frame_id : 62;		/* sequential, never used again */
-	uint64_t is_owned : 1;		/* the frame is our copy, else borrowed from an immutable sharer */
-	uint64_t is_head : 1;		/* filed in the tree */
-	uint32_t sharers;		/* newest rmap_item */
-	uint32_t nr_sharers;
+	union {
+		struct rb_node rb;		/* PLAIN, CHAIN: place in the stable tree */
+		struct {			/* DUP: place in the ring of its chain */
+			uint32_t next;		/* itself if there is no other */
+			uint32_t previous;
+			uint32_t chain;
+		} dup;
+	};
+	union {
+		uint32_t sharers;		/* PLAIN, DUP: newest rmap_item */
+		uint32_t first_dup;		/* CHAIN: has room if any dup has */
+	};
+	uint64_t key;				/* PLAIN, CHAIN: it is filed under */
+	const uint8_t *bytes;			/* the frame; CHAIN: the copy its dups share, NULL if it has none */
+	union {					/* both begin alike, so that either tells the kind */
+		struct {
+			uint64_t kind : 2;	/* enum node_kind */
+			uint64_t is_owned : 1;	/* the frame is our copy, else borrowed from an immutable sharer */
+			uint64_t frame_id : 61;	/* sequential, never used again */
+		};
+		struct {
+			uint64_t chain_kind : 2;
+			uint64_t has_copy : 1;	/* @bytes is not NULL */
+			uint64_t pruned : 61;	/* when it was last pruned, in the caller's clock */
+		};
+	};
+	union {
+		uint32_t nr_sharers;		/* PLAIN, DUP */
+		struct {			/* CHAIN: place among those of its index */
+			uint32_t next;		/* pruned later */
+			uint32_t previous;
+		} queue;
+	};
 };
 
 /* Which item first had the page at an address, for pages that several processes map. */
@@ -212,8 +243,10 @@ struct index {
 	uint64_t pages_shared;		/* stable nodes with a sharer, which is all of them */
 	uint64_t pages_sharing;		/* sharers beyond the first of each node */
 	uint64_t pages_unshared;	/* UNSTABLE items, of whatever round */
-	uint64_t nr_chains;		/* contents with two nodes or more */
+	uint64_t nr_chains;		/* contents that have a chain */
 	uint64_t nr_dups;		/* nodes of such contents */
+	uint32_t first_chain;		/* the one that was pruned longest ago */
+	uint32_t last_chain;
 };
 
 /* --- processes ------------------------------------------------------------------------------- */
@@ -333,6 +366,7 @@ struct engine {
 	uint32_t merge_window;		/* scans in the window of a process */
 	bool gate_first;		/* the gate comes before the stable tree, in every round */
 	bool smart_scan;		/* pages that do not merge are visited less often */
+	uint32_t prune_millisecs;	/* a chain is left alone for so long after it was made or pruned */
 	uint64_t crawl_round;		/* scans prepared so far */
 	uint64_t scan_round;		/* generation of the unstable trees; 0 after unmerge */
 	uint64_t next_frame_id;

@@ -211,6 +211,9 @@ class Core:
     def set_smart_scan(self, is_on: bool) -> None:
         lib.lksm_set_smart_scan(self._engine, is_on)
 
+    def set_prune_delay(self, millisecs: int) -> None:
+        lib.lksm_set_prune_delay(self._engine, millisecs)
+
     def begin_round(self, now: int) -> None:
         lib.lksm_begin_round(self._engine, now)
 
@@ -220,6 +223,9 @@ class Core:
         if error:
             self.fail(error)
         return int(result[0])
+
+    def prune_chains(self, now: int) -> None:
+        lib.lksm_prune_chains(self._engine, now)
 
     def has_queue(self) -> bool:
         return bool(lib.lksm_has_queue(self._engine))

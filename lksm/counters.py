@@ -12,7 +12,8 @@ class Counters:
 
     pages_shared: frames, that is merged contents. pages_sharing: further pages that use them: what is
     saved. pages_unshared: pages that passed the gate but found no twin. pages_volatile: pages tracked but
-    in no tree. stable_node_chains, stable_node_dups: contents that have several frames, and those frames.
+    in no tree. stable_node_chains, stable_node_dups: contents that have several frames, or had them when
+    they were last met or pruned, and their frames.
     full_scans: completed full scans. scan_round: the round the unstable tree belongs to.
     scanning_process: registered processes. nr_frozen, nr_scannable: queued processes, by class.
     merged, broken: pages that joined a frame with a sharer, and that left one that kept a sharer, so far.

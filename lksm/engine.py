@@ -107,6 +107,7 @@ class Engine:
             gate_first=is_upstream,
         )
         self._core.set_smart_scan(bool(self.knobs.smart_scan))
+        self._core.set_prune_delay(self.knobs.stable_node_chains_prune_millisecs)
         self._clock = _monotonic_ms if clock is None else clock
         self._nr_attached = 0
         self._scheduler = Scheduler(
@@ -406,6 +407,8 @@ class Engine:
                 scheduler.wake()
             case "smart_scan":
                 core.set_smart_scan(bool(value))
+            case "stable_node_chains_prune_millisecs":
+                core.set_prune_delay(value)
             case "max_page_sharing":
                 try:
                     core.set_max_page_sharing(value)

@@ -84,6 +84,7 @@ SPECS: Mapping[str, KnobSpec] = {
         KnobSpec(
             "max_page_sharing", 256, lambda value: 2 <= value <= _INT_MAX, f"2 to {_INT_MAX}", is_signed=True
         ),
+        _u32("stable_node_chains_prune_millisecs", 2000),
         KnobSpec("smart_scan", 0, lambda value: value in (0, 1), "0 or 1", is_boolean=True),
     )
 }
@@ -117,8 +118,9 @@ class Knobs:
     of a partial scan, during which `pages_to_scan` reads the same. one_shot_scanning: 1 asks for a partial
     scan, 2 for a full one, and reads 0 when it is done; only with `run` 8, one at a time (EINVAL).
     full_scan_interval: idle milliseconds between two periodic full scans. max_page_sharing: pages a frame
-    may stand for; cannot change while any page is shared (EBUSY). smart_scan: 1 visits pages that never
-    merge less and less often.
+    may stand for; cannot change while any page is shared (EBUSY). stable_node_chains_prune_millisecs: how
+    long a content that had several frames and has one left may still count as a chain. smart_scan: 1 visits
+    pages that never merge less and less often.
     """
 
     __slots__ = ("_apply", "_lock", "_values")
@@ -130,6 +132,7 @@ class Knobs:
     one_shot_scanning = _Knob("one_shot_scanning")
     full_scan_interval = _Knob("full_scan_interval")
     max_page_sharing = _Knob("max_page_sharing")
+    stable_node_chains_prune_millisecs = _Knob("stable_node_chains_prune_millisecs")
     smart_scan = _Knob("smart_scan")
 
     def __init__(self, values: Mapping[str, int], lock: FairLock, apply: Apply) -> None:

@@ -389,10 +389,12 @@ class Scheduler:
             self._wrap_up()
 
     def _wrap_up(self) -> None:
-        """The end of a scan, finished or not: statistics; the next one may be prepared (spec 6.3, 6.5)."""
+        """The end of a scan, finished or not: chains, statistics; the next may be prepared (6.3, 6.5)."""
+        now = self._now()
         done = self._core.counters(None)
         assert self.mode is not None
-        self.last_scan_ms = self._now() - self._began
+        self._core.prune_chains(now)
+        self.last_scan_ms = now - self._began
         if done.nr_begun_slots:
             self.proc_scan_ms = self.last_scan_ms // done.nr_begun_slots
         self.last_scan = ScanReport(

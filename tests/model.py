@@ -3,7 +3,8 @@
 A *cell* is one physical page: its bytes. A *space* is a process: a list of *pages*, each looking at a cell.
 Every page that was visited has an *item*, which is volatile, unstable or stable. Merged contents are
 *nodes*: the bytes and the items that share them. Two dictionaries replace the trees: `nodes` from bytes to
-the nodes that have them, `unstable` from bytes to the candidate of this round.
+the nodes that have them, `unstable` from bytes to the candidate of this round. A third, `chains`, has the
+contents that are chains, and when each was last pruned.
 
 The numbers behind the comments are rows and sections of the specification: "row 4" is the decision table
 for one page (3.3), "L2" the rule for finding its item (3.2), "2.7" the merge window, "7.5" the states of a
@@ -17,7 +18,8 @@ Where the model is exact, and where it cannot be:
   and only the invariants can be compared.
 - The bytes of a page are its checksum. A real checksum of 0 on a first visit would pass the gate at once;
   that is one page in 2^31.
-- Which of several dups that have room is joined is the engine's choice; `choose` tells the model.
+- Which of several dups that have room is joined is the engine's choice; `choose` tells the model. Only of a
+  chain that is due to be pruned it must be a fullest one (3.9.2).
 """
 
 from __future__ import annotations
@@ -136,6 +138,7 @@ class Model:
         short_lived_ms: int = 100,
         is_upstream: bool = False,
         smart_scan: bool = False,
+        prune_millisecs: int = 2000,
         choose: Callable[[Page, list[Node]], Node] = first_of,
     ) -> None:
         self.initial_rounds = initial_rounds
@@ -144,9 +147,12 @@ class Model:
         self.short_lived_ms = 0 if is_upstream else short_lived_ms
         self.is_upstream = is_upstream
         self.smart_scan = smart_scan
+        self.prune_millisecs = prune_millisecs
+        self.now = 0
         self.choose = choose
         self.spaces: list[Space] = []
         self.nodes: dict[bytes, list[Node]] = {}
+        self.chains: dict[bytes, int] = {}
         self.unstable: dict[bytes, Item] = {}
         self.queue: list[Space] = []  # the slot under the cursor is the first
         self.cursor: int | None = None  # the next page of that slot, None between slots
@@ -181,15 +187,14 @@ class Model:
         shared = len(nodes)
         sharing = sum(len(node.items) - 1 for node in nodes)
         unshared = sum(item.state is State.UNSTABLE for item in items)
-        chains = [dups for dups in self.nodes.values() if len(dups) > 1]
         return {
             "rmap_items": len(items),
             "pages_shared": shared,
             "pages_sharing": sharing,
             "pages_unshared": unshared,
             "pages_volatile": len(items) - shared - sharing - unshared,
-            "stable_node_chains": len(chains),
-            "stable_node_dups": sum(len(dups) for dups in chains),
+            "stable_node_chains": len(self.chains),
+            "stable_node_dups": sum(len(self.nodes[content]) for content in self.chains),
             "merged": self.merged,
             "broken": self.broken,
             "pages_scanned": self.pages_scanned,
@@ -460,6 +465,8 @@ class Model:
     def _wrap_up(self) -> None:
         self.full_scans += self.scanning == "full"
         self.scanning = ""
+        for content in [content for content in self.chains if self._is_due(content)]:
+            self._prune(content)
 
     def _begin_slot(self) -> None:
         """The cursor goes to the first page of the first slot in the queue, or away if there is none."""
@@ -507,7 +514,7 @@ class Model:
             return True  # same pointer, same page
         if self.is_upstream and self._is_gated(item, bytes_now):
             return True
-        targets = [node for node in self.nodes.get(bytes_now, []) if len(node.items) < self.max_page_sharing]
+        targets = self._targets(bytes_now)
         if targets:  # row 6
             self._attach(item, targets[0] if len(targets) == 1 else self.choose(page, targets))
             return True
@@ -523,10 +530,34 @@ class Model:
             return True
         self._detach(twin)  # rows 11 and 15
         node = Node(bytes_now)
-        self.nodes.setdefault(bytes_now, []).append(node)
+        dups = self.nodes.setdefault(bytes_now, [])
+        dups.append(node)
+        if len(dups) == 2:
+            self.chains.setdefault(bytes_now, self.now)
         self._attach(twin, node)
         self._attach(item, node)
         return True
+
+    def _targets(self, content: bytes) -> list[Node]:
+        """The nodes that a page may join (3.9.1, 12.8): a search collapses or prunes the chain it meets."""
+        targets = [node for node in self.nodes.get(content, []) if len(node.items) < self.max_page_sharing]
+        if content in self.chains:
+            if self._is_due(content):
+                fullest = max((len(node.items) for node in targets), default=0)
+                targets = [node for node in targets if len(node.items) == fullest]
+                self._prune(content)
+            elif len(self.nodes[content]) == 1:
+                del self.chains[content]
+        return targets
+
+    def _is_due(self, content: bytes) -> bool:
+        return self.now >= self.chains[content] + self.prune_millisecs
+
+    def _prune(self, content: bytes) -> None:
+        if len(self.nodes[content]) == 1:
+            del self.chains[content]
+        else:
+            self.chains[content] = self.now
 
     @staticmethod
     def _is_gated(item: Item, bytes_now: bytes) -> bool:
@@ -566,6 +597,7 @@ class Model:
                 dups.remove(item.node)
                 if not dups:
                     del self.nodes[item.node.content]
+                    self.chains.pop(item.node.content, None)
         self.unstable = {key: other for key, other in self.unstable.items() if other is not item}
         item.state, item.node = State.VOLATILE, None
 

@@ -2,10 +2,8 @@
 
 The limit is a plain one: a frame with `max_page_sharing` sharers takes no more, the next two equal pages
 make another frame. Rows 29 and 30 read as docs/design.md says: pages at one address are one page, so a
-forked page is counted as a visited page, never as sharing. Not here:
-
-- rows 27 and 28 (pruning and collapse of chains by time) come with the issue on the rest of KSM;
-- rows 32-35 (zero pages) come with it too.
+forked page is counted as a visited page, never as sharing. Not here: rows 32-35 (zero pages) come with the
+issue on the rest of KSM.
 """
 
 from __future__ import annotations
@@ -85,6 +83,55 @@ def test_row_26_limit_knob_is_guarded(engine: lksm.Engine) -> None:
             engine.sysfs.write("max_page_sharing", bad)
         assert invalid.value.errno == errno.EINVAL
     assert engine.sysfs.read("max_page_sharing") == "5\n"
+
+
+def broken_chain(prune_millisecs: int) -> tuple[lksm.Engine, lksm.VirtualClock, lksm.Process]:
+    """Five equal pages under a limit of three, of which the first frame's three have been written."""
+    clock = lksm.VirtualClock()
+    engine = lksm.Engine(
+        initial_rounds=0,
+        max_page_sharing=3,
+        stable_node_chains_prune_millisecs=prune_millisecs,
+        clock=clock,
+    )
+    memory = repeated("P", 5)
+    process = engine.attach(memory, mergeable=True)
+    engine.full()
+    expect(engine, shared=2, sharing=3, unshared=0, chains=1, dups=2)
+    memory[:3] = pages("x y z")
+    return engine, clock, process
+
+
+def test_row_27_chain_prune_and_collapse() -> None:
+    """With a prune delay of 0 the end of a scan makes a chain with one frame left a plain one."""
+    engine, _, process = broken_chain(0)
+    engine.full()
+    expect(engine, shared=1, sharing=1, unshared=3, chains=0, dups=0)
+    assert reads(process, "x y z P P")
+
+
+def test_row_28_prune_delay_is_respected() -> None:
+    """A chain is pruned when the delay has passed since it was made or last pruned, not earlier."""
+    engine, clock, process = broken_chain(2000)
+    engine.full()
+    expect(engine, shared=1, sharing=1, unshared=3, chains=1, dups=1)
+    clock.tick(1999)
+    engine.full()
+    expect(engine, chains=1, dups=1)
+    clock.tick(1)
+    engine.full()
+    expect(engine, shared=1, sharing=1, unshared=3, chains=0, dups=0)
+    assert reads(process, "x y z P P")
+
+
+def test_row_28_in_the_steps_of_the_specification() -> None:
+    """Row 28 to the letter: one full scan, `tick(2000)`, one more."""
+    engine, clock, _ = broken_chain(2000)
+    engine.full()
+    expect(engine, chains=1, dups=1)
+    clock.tick(2000)
+    engine.full()
+    expect(engine, chains=0, dups=0)
 
 
 def test_row_29_forked_mapping_joins(engine: lksm.Engine) -> None:

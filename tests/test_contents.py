@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import numpy as np
@@ -150,6 +151,18 @@ def test_frames_of_a_content_that_others_come_to_resemble(seed: int) -> None:
     engine.full()
     expect(engine, shared=4, sharing=4, unshared=102, chains=1, dups=4)
     engine.close()
+
+
+def test_leaving_many_frames_of_one_content_costs_what_joining_them_did() -> None:
+    """Exit does not walk the other frames of a content: it took 200 times as long as the scan when it did."""
+    engine = lksm.Engine(initial_rounds=0, max_page_sharing=2, page_size=64)
+    process = engine.attach(np.ones((80_000, 64), np.uint8), mergeable=True)
+    started = time.perf_counter()
+    engine.full()
+    scanned = time.perf_counter()
+    process.exit()
+    assert time.perf_counter() - scanned < 20 * (scanned - started)
+    expect(engine, rmap_items=0, chains=0, dups=0)
 
 
 def test_contents_that_come_and_go(engine: lksm.Engine) -> None:

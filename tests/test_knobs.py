@@ -14,12 +14,19 @@ import pytest
 import lksm
 from helpers import expect, finish, pages, repeated
 
-UNSIGNED = {"run": 0, "sleep_millisecs": 20, "pages_to_scan": 100, "full_scan_interval": 60_000}
+UNSIGNED = {
+    "run": 0,
+    "sleep_millisecs": 20,
+    "pages_to_scan": 100,
+    "full_scan_interval": 60_000,
+    "stable_node_chains_prune_millisecs": 2000,
+}
 SIGNED = {"scan_boost": 100, "one_shot_scanning": 0, "max_page_sharing": 256}
 SWITCHES = {"smart_scan": 0}
 NUMBERS = {**UNSIGNED, **SIGNED}
 DEFAULTS = {**NUMBERS, **SWITCHES}
-MILLISECONDS = ("sleep_millisecs", "pages_to_scan", "full_scan_interval")  # and pages: any 32 bits
+PRUNE = "stable_node_chains_prune_millisecs"
+MILLISECONDS = ("sleep_millisecs", "pages_to_scan", "full_scan_interval", PRUNE)  # and pages: any 32 bits
 COUNTER_FILES = [
     "full_scans",
     "scanning_process",
@@ -34,7 +41,7 @@ COUNTER_FILES = [
     "general_profit",
 ]
 FOREVER = 2**31 - 1
-NOT_YET = ["use_zero_pages", "merge_across_nodes", "stable_node_chains_prune_millisecs"]
+NOT_YET = ["use_zero_pages", "merge_across_nodes"]
 
 
 def refused(engine: lksm.Engine, name: str, text: str) -> int | None:
@@ -61,7 +68,8 @@ def test_defaults_are_the_kernels(engine: lksm.Engine, name: str, value: int) ->
 @pytest.mark.parametrize(
     ("name", "value"),
     [("pages_to_scan", 7), ("max_page_sharing", 2), ("run", 8), ("run", 1), ("sleep_millisecs", 0)]
-    + [("scan_boost", 10_000), ("full_scan_interval", 2**32 - 1), ("smart_scan", 1)],
+    + [("scan_boost", 10_000), ("full_scan_interval", 2**32 - 1), ("smart_scan", 1)]
+    + [(PRUNE, 0), (PRUNE, 2**32 - 1)],
 )
 def test_knobs_are_keywords(name: str, value: int) -> None:
     """A knob may be given to the constructor."""
@@ -88,7 +96,7 @@ def test_attributes_and_files_are_one(engine: lksm.Engine, name: str, value: int
     ("name", "value"),
     [("pages_to_scan", -1), ("pages_to_scan", 2**32), ("max_page_sharing", 1), ("max_page_sharing", 0)]
     + [("run", value) for value in (3, 4, 5, 6, 7, 9, -1)]
-    + [(name, value) for name in ("sleep_millisecs", "full_scan_interval") for value in (-1, 2**32)]
+    + [(name, value) for name in ("sleep_millisecs", "full_scan_interval", PRUNE) for value in (-1, 2**32)]
     + [("scan_boost", value) for value in (0, 99, 10_001, -100)]
     + [("one_shot_scanning", value) for value in (0, 3, -1)]
     + [("smart_scan", value) for value in (2, -1)],
@@ -459,3 +467,52 @@ def test_the_limit_may_change_while_nothing_is_shared(engine: lksm.Engine) -> No
     assert error.value.errno == errno.EBUSY
     engine.knobs.max_page_sharing = 3
     assert engine.knobs.max_page_sharing == 3
+
+
+# ---- stable_node_chains_prune_millisecs
+
+
+def test_the_prune_delay_holds_from_the_next_end_of_a_scan() -> None:
+    """A chain with one frame left stays for the longest delay, and goes when a shorter one is over."""
+    clock = lksm.VirtualClock()
+    engine = lksm.Engine(initial_rounds=0, max_page_sharing=2, clock=clock, **{PRUNE: 2**32 - 1})  # type: ignore[arg-type]
+    process = engine.attach(repeated("P", 4), mergeable=True)
+    engine.full()
+    expect(engine, shared=2, sharing=2, chains=1, dups=2)
+    process.unmap(0, 2)
+    clock.tick(2**32 - 2)
+    engine.full()
+    expect(engine, shared=1, sharing=1, chains=1, dups=1)
+    engine.sysfs.write(PRUNE, "4294967294\n")
+    expect(engine, chains=1, dups=1)
+    engine.full()
+    expect(engine, shared=1, sharing=1, chains=0, dups=0)
+
+
+@pytest.mark.parametrize("value", [0, 2000])
+def test_unmerge_and_exit_leave_no_chain(value: int) -> None:
+    """Whatever the delay, what has no frame left is no chain."""
+    engine = lksm.Engine(initial_rounds=0, max_page_sharing=2, **{PRUNE: value})  # type: ignore[arg-type]
+    process = engine.attach(repeated("P", 4), mergeable=True)
+    engine.full()
+    expect(engine, chains=1, dups=2)
+    engine.knobs.run = 2
+    expect(engine, chains=0, dups=0)
+    engine.knobs.run = 0
+    engine.full()
+    expect(engine, chains=1, dups=2)
+    process.exit()
+    expect(engine, shared=0, chains=0, dups=0)
+
+
+def test_a_scan_that_is_stopped_prunes_too() -> None:
+    """`run` 0 ends a scan, and the end of a scan prunes."""
+    engine = lksm.Engine(initial_rounds=0, max_page_sharing=2, run=1, **{PRUNE: 0})  # type: ignore[arg-type]
+    process = engine.attach(repeated("P", 5), mergeable=True)
+    engine.full()
+    process.unmap(0, 2)
+    engine.crawl("full")
+    engine.scan(1)
+    expect(engine, shared=1, sharing=1, chains=1, dups=1)
+    engine.knobs.run = 0
+    expect(engine, shared=1, sharing=1, chains=0, dups=0)

@@ -33,7 +33,9 @@ MAX_PROCESSES = 7
 CERTAIN = ["rmap_items", "pages_scanned", "scanning_process", "nr_frozen", "nr_scannable", "full_scans"]
 
 words = st.sampled_from(WORDS)
-pictures = st.lists(words, min_size=1, max_size=6)
+pictures = st.lists(words, min_size=1, max_size=6) | st.builds(
+    lambda word, count: [word] * count, words, st.integers(3, 6)
+)
 fractions = st.floats(0, 1, exclude_max=True)
 
 
@@ -72,6 +74,7 @@ class EngineAndModel(RuleBasedStateMachine):
         max_vips=st.sampled_from([0, 1, 2, 20]),
         policy=st.sampled_from(["lksm", "lksm", "ksm"]),
         smart_scan=st.booleans(),
+        prune_millisecs=st.sampled_from([0, 50, 2000]),
         seed=st.integers(0, 3),
     )
     def start(
@@ -83,18 +86,22 @@ class EngineAndModel(RuleBasedStateMachine):
         max_vips: int,
         policy: Literal["lksm", "ksm"],
         smart_scan: bool,
+        prune_millisecs: int,
         seed: int,
     ) -> None:
         self.page_size = page_size
         self.disturb = disturb
         self.certain = self.windows_certain = True
+        self.clock = lksm.VirtualClock()
         self.engine = lksm.Engine(
+            clock=self.clock,
             page_size=page_size,
             initial_rounds=initial_rounds,
             max_page_sharing=max_page_sharing,
             max_vips=max_vips,
             policy=policy,
             smart_scan=smart_scan,
+            stable_node_chains_prune_millisecs=prune_millisecs,
             seed=seed,
         )
         self.model = Model(
@@ -103,6 +110,7 @@ class EngineAndModel(RuleBasedStateMachine):
             max_vips=max_vips,
             is_upstream=policy == "ksm",
             smart_scan=smart_scan,
+            prune_millisecs=prune_millisecs,
             choose=self.choose_as_the_engine,
         )
         self.all: list[Both] = []
@@ -219,6 +227,19 @@ class EngineAndModel(RuleBasedStateMachine):
         skip = int(first * len(array.cells))
         process = self.engine.attach(array.pages[skip:], mergeable=mergeable, immutable=array.immutable)
         self.add(process, self.model.attach(list(array.cells[skip:]), mergeable=mergeable), array.immutable)
+
+    @precondition(lambda self: self.has_room() and self.model.max_page_sharing < 256)
+    @rule(word=words, immutable=st.booleans())
+    def break_a_chain(self, word: str, immutable: bool) -> None:
+        """A content gets a second frame, and the pages of the first go: it may be a chain of one now."""
+        limit = self.model.max_page_sharing
+        picture = [word] * (limit + 2)
+        self.attach(picture, form="array", mergeable=None, frozen=False, immutable=immutable, rows=[0])
+        self.full(times=1)
+        both = self.all[-1]
+        both.process.unmap(0, limit)
+        self.model.unmap(both.space, 0, limit)
+        self.full(times=1)
 
     @precondition(lambda self: self.has_room() and self.has_processes())
     @rule(which=fractions)
@@ -343,6 +364,14 @@ class EngineAndModel(RuleBasedStateMachine):
         self.model.advise(both.space, mergeable, start, stop)
 
     # ---- scans
+
+    @rule(ms=st.sampled_from([1, 49, 50, 1950]))
+    def tick(self, ms: int) -> None:
+        self.model.now = self.clock.tick(ms)
+
+    @rule(ms=st.sampled_from([0, 50, 2000]))
+    def set_prune_delay(self, ms: int) -> None:
+        self.engine.knobs.stable_node_chains_prune_millisecs = self.model.prune_millisecs = ms
 
     @precondition(lambda self: not self.model.scanning)
     @rule(mode=st.sampled_from(["full", "full", "partial"]))
@@ -505,4 +534,25 @@ def test_the_referee_knows_the_closed_form(nr_pages: int, limit: int) -> None:
     assert counters["pages_shared"] == frames
     assert counters["pages_unshared"] == (rest == 1)
     assert counters["pages_sharing"] == nr_pages - frames - (rest == 1)
+    assert counters["stable_node_chains"] == (frames > 1)
     assert counters["stable_node_dups"] == (frames if frames > 1 else 0)
+
+
+def test_the_referee_knows_rows_27_and_28() -> None:
+    """A chain with one frame left counts until its time has come, or until it is searched for."""
+    for ms, is_searched in ((0, False), (2000, False), (0, True)):
+        model = Model(initial_rounds=0, max_page_sharing=3, prune_millisecs=2000)
+        cells = [Cell(b"P") for _ in range(5)]
+        model.attach([*cells], mergeable=True)
+        model.full()
+        for number, cell in enumerate(cells[:3]):
+            cell.content = b"%d" % number
+        model.full()
+        assert model.counters()["stable_node_chains"] == 1
+        if is_searched:
+            model.attach([Cell(b"P")], mergeable=True)
+        model.now += ms
+        model.full()
+        counters = model.counters()
+        chains = int(not ms and not is_searched)
+        assert (counters["stable_node_chains"], counters["stable_node_dups"]) == (chains, chains)

@@ -6,11 +6,11 @@
  */
 #include "fixture.h"
 
-/* Reaches all corners: pairs, a ring, owned and borrowed frames, aliases, copies, an unfinished scan. */
+/* Reaches all corners: pairs, a chain, owned and borrowed frames, aliases, copies, an unfinished scan. */
 struct world {
 	struct engine *engine;
 	uint8_t *arrays[4];
-	struct mm_slot *plain;		/* mutable, "aaaabbcd": a ring, a pair, two unshared */
+	struct mm_slot *plain;		/* mutable, "aaaabbcd": a chain, a pair, two unshared */
 	struct mm_slot *lender;		/* immutable, "eefgx" */
 	struct mm_slot *parent;		/* mutable, "hhi" */
 	struct mm_slot *child;		/* of the parent, which wrote its last page */
@@ -186,34 +186,73 @@ static void test_i05_sharers(void)
 	destroy_world(&world);
 }
 
-/* I6: a ring closes, begins with its head, has room before full, and equals its head throughout. */
-static void test_i06_rings(void)
+/* I6: a chain's ring closes, its dups name it, have room before full, equal bytes and one copy of them. */
+static void test_i06_chains(void)
 {
 	struct world world = make_world();
 	struct engine *engine = world.engine;
-	struct stable_node *full_node = node_of_page(world.plain, 0), *head = node_of_page(world.plain, 4);
-	EXPECT(head->is_head && head->nr_sharers == 2 && full_node->nr_sharers == 3);
-	EXPECT_BIT_FAULT(&world, full_node->is_head, 1, 6, "head mark");
-	EXPECT_BIT_FAULT(&world, head->is_head, 0, 6, "head mark");
+	struct stable_node *full_node = node_of_page(world.plain, 0), *roomy = node_of_page(world.plain, 4);
+	EXPECT(roomy->kind == NODE_DUP && roomy->nr_sharers == 2 && full_node->nr_sharers == 3);
+	uint32_t chain_ref = roomy->dup.chain, roomy_ref = full_node->dup.next, full_ref = roomy->dup.next;
+	struct stable_node *chain = node_at(engine, chain_ref);
+	EXPECT(chain->kind == NODE_CHAIN && chain->first_dup == roomy_ref && node_at(engine, full_ref) == full_node);
+	EXPECT_BIT_FAULT(&world, full_node->kind, NODE_PLAIN, 6, "does not know that it is a dup");
+	EXPECT_FAULT(&world, full_node->dup.chain, full_ref, 6, "does not know that it is a dup");
+	EXPECT_FAULT(&world, full_node->dup.previous, full_ref, 6, "wrong link back");
+	EXPECT_FAULT(&world, roomy->dup.previous, roomy_ref, 6, "wrong link back");
+	EXPECT_BIT_FAULT(&world, node_of_page(world.plain, 5)->kind, NODE_DUP, 6, "filed though it is a dup");
 	uint8_t *same = make_pages(engine, "aq");
 	EXPECT_FAULT(&world, full_node->bytes, same, 6, "a second copy of one content");
-	EXPECT_FAULT(&world, full_node->bytes, same + 256, 6, "differs from the head");
+	EXPECT_FAULT(&world, full_node->bytes, same + 256, 6, "differs from the first");
+	EXPECT_BIT_FAULT(&world, chain->has_copy, 0, 6, "whether it has a copy");
 	free(same);
 	/* The limit is 1 less than a node has. */
 	EXPECT_FAULT(&world, engine->max_page_sharing, 2, 6, "no more than 2 are allowed");
-	/* The full node first. */
-	const struct forest *forest = &world.index->stable;
-	uint32_t head_ref = full_node->next_dup, full_ref = head->next_dup;
-	EXPECT(node_at(engine, head_ref) == head && node_at(engine, full_ref) == full_node);
-	forest_replace((struct forest *)forest, head_ref, full_ref);
-	head->is_head = 0;
-	full_node->is_head = 1;
-	expect_fault_at(PLACE, engine, 6, "stands behind a full one");
-	forest_replace((struct forest *)forest, full_ref, head_ref);
-	head->is_head = 1;
-	full_node->is_head = 0;
+	EXPECT_FAULT(&world, chain->first_dup, full_ref, 6, "stands behind a full one");
+	/* From the second dup back to itself: counts are wrong too, but the walk ends. */
+	static char text[16384];
+	full_node->dup.next = full_ref;
+	check(engine, text, sizeof(text));
+	EXPECT(strstr(text, "its ring does not close") != NULL);
+	full_node->dup.next = roomy_ref;
+	chain->first_dup = 0;
+	check(engine, text, sizeof(text));
+	EXPECT(strstr(text, "a chain of nothing") != NULL);
+	chain->first_dup = roomy_ref;
 	EXPECT_SOUND(engine);
 	destroy_world(&world);
+}
+
+/* I15: every chain that is filed is in line to be pruned, in the order of the times at which it was. */
+static void test_i15_chains_in_line(void)
+{
+	struct world world = { .engine = make_engine((struct setup){ .max_page_sharing = 2 }) };
+	struct engine *engine = world.engine;
+	uint8_t *pages = make_pages(engine, "aaaabbbbcccc");
+	struct mm_slot *process = make_process(engine, pages, 12, false);
+	uint64_t nr_scanned;
+	lksm_begin_round(engine, 0);
+	enqueue(process, false);
+	for (uint64_t now = 10; lksm_has_queue(engine); now += 10)
+		EXPECT_EQUAL(lksm_scan(engine, 4, now, &nr_scanned), LKSM_OK);
+	EXPECT_EQUAL(counters_of(engine).stable_node_chains, 3);
+	struct index *index = engine->indexes;
+	uint32_t first = index->first_chain, middle = node_at(engine, first)->queue.next, last = index->last_chain;
+	struct stable_node *chain = node_at(engine, middle);
+	EXPECT(chain->queue.previous == first && chain->queue.next == last && chain->pruned == 20);
+	EXPECT_FAULT(&world, chain->queue.previous, last, 15, "wrong link back");
+	EXPECT_FAULT(&world, index->first_chain, middle, 15, "2 are in line to be pruned, 3 are filed");
+	EXPECT_FAULT(&world, index->last_chain, middle, 15, "is not the last");
+	EXPECT_FAULT(&world, node_at(engine, last)->queue.next, first, 15, "in line to be pruned");
+	EXPECT_FAULT(&world, index->last_chain, 0, 15, "is not the last");
+	EXPECT_BIT_FAULT(&world, chain->pruned, 31, 15, "was pruned before the one before it");
+	/* Nobody's chain in place of the middle one. */
+	uint32_t stray = pool_create(&engine->nodes);
+	*node_at(engine, stray) = *chain;
+	EXPECT_FAULT(&world, node_at(engine, first)->queue.next, stray, 15, "nobody's chain");
+	pool_destroy(&engine->nodes, stray);
+	DESTROY(engine);
+	free(pages);
 }
 
 /* I7: pages_shared, pages_sharing, chains and dups are what a recount says. */
@@ -418,7 +457,7 @@ int main(void)
 		TEST(test_i03_key_of_frame),
 		TEST(test_i04_frames),
 		TEST(test_i05_sharers),
-		TEST(test_i06_rings),
+		TEST(test_i06_chains),
 		TEST(test_i07_counters_of_nodes),
 		TEST(test_i08_items),
 		TEST(test_i08_rounds),
@@ -429,6 +468,7 @@ int main(void)
 		TEST(test_i13_counters_of_items),
 		TEST(test_i14_frames_are_booked),
 		TEST(test_i14_shared_copies),
+		TEST(test_i15_chains_in_line),
 		TEST(test_text_has_whole_lines),
 		TEST(test_owners_may_write),
 	};

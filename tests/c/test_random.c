@@ -16,6 +16,7 @@
 #define NR_SHARED_ARRAYS 3
 #define SHARED_PAGES 20
 #define NR_DOMAINS 2
+#define PRUNE_DELAY 100
 
 /* Memory that processes and their forks are made of; freed when nobody uses it. */
 struct array {
@@ -45,6 +46,7 @@ struct process {
 struct world {
 	struct engine *engine;
 	uint64_t random;
+	uint64_t now;			/* its clock */
 	uint8_t *contents[NR_CONTENTS];
 	struct array *shared[NR_SHARED_ARRAYS];
 	struct process processes[MAX_PROCESSES];
@@ -177,11 +179,12 @@ static void expect_at_rest(struct world *world)
 	static struct seen seen[MAX_PROCESSES * MAX_PAGES];
 	uint64_t nr_seen = look_at_all(world, seen);
 	uint64_t shared = 0, sharing = 0, unshared = 0, nr_aliases = 0, limit = world->engine->max_page_sharing;
+	uint64_t nr_chains = 0, nr_dups = 0;
 
 	for (uint64_t i = 0; i < nr_seen; i++) {
 		/* Of this frame, and of this content outside any frame, counting each page once. */
 		uint64_t nr_in_frame = 0, nr_unmerged = 0, nr_before = 0;
-		bool is_first_of_frame = true, has_room = false;
+		bool is_first_of_frame = true, is_first_of_content = true, has_other_frame = false, has_room = false;
 		for (uint64_t j = 0; j < nr_seen; j++) {
 			if (seen[i].domain != seen[j].domain) {
 				EXPECT(seen[i].frame < 0 || seen[i].frame != seen[j].frame);
@@ -198,6 +201,8 @@ static void expect_at_rest(struct world *world)
 			nr_unmerged += is_same_content && seen[j].frame < 0;
 			nr_before += is_same_frame && j < i;
 			is_first_of_frame &= !is_same_frame || j >= i;
+			is_first_of_content &= !is_same_content || seen[j].frame < 0 || j >= i;
+			has_other_frame |= is_same_content && !is_same_frame && seen[j].frame >= 0;
 			if (is_same_content && seen[j].frame >= 0 && seen[i].frame < 0) {
 				uint64_t nr_there = 0;
 				for (uint64_t k = 0; k < nr_seen; k++)
@@ -213,10 +218,15 @@ static void expect_at_rest(struct world *world)
 		shared += seen[i].frame >= 0 && is_first_of_frame;
 		sharing += seen[i].frame >= 0 && !is_first_of_frame;
 		unshared += seen[i].frame < 0;
+		nr_chains += seen[i].frame >= 0 && has_other_frame && is_first_of_content;
+		nr_dups += seen[i].frame >= 0 && has_other_frame && is_first_of_frame;
 	}
 	EXPECT_COUNTERS(world->engine, shared, sharing, unshared);
 	EXPECT_EQUAL(counters_of(world->engine).rmap_items, nr_seen);
 	EXPECT_EQUAL(volatile_of(world->engine), nr_aliases);
+	/* Every chain was due, so those with one frame have collapsed. */
+	EXPECT_EQUAL(counters_of(world->engine).stable_node_chains, nr_chains);
+	EXPECT_EQUAL(counters_of(world->engine).stable_node_dups, nr_dups);
 }
 
 /* --- steps ----------------------------------------------------------------------------------- */
@@ -418,13 +428,14 @@ static void scan_some(struct world *world)
 {
 	struct engine *engine = world->engine;
 	uint64_t nr_scanned = 0, nr_wanted = 1 + below(world, 60);
+	world->now += below(world, 3) ? 0 : below(world, 2 * PRUNE_DELAY);
 	if (!lksm_has_queue(engine)) {
-		lksm_begin_round(engine, 0);
+		lksm_begin_round(engine, world->now);
 		for (struct mm_slot *slot = engine->slots; slot; slot = slot->next)
 			if (below(world, 3))
 				enqueue(slot, below(world, 4) == 0);
 	}
-	int error = lksm_scan(engine, nr_wanted, 0, &nr_scanned);
+	int error = lksm_scan(engine, nr_wanted, world->now, &nr_scanned);
 	EXPECT(!error || error == LKSM_NO_MEMORY);
 	EXPECT(nr_scanned <= nr_wanted);
 	/* A batch goes on as long as there is something to do; upstream's ends where a pass ends. */
@@ -445,7 +456,7 @@ static void disturb_queue(struct world *world)
 		lksm_requeue_frozen(process->slot, true);
 		break;
 	case 2:
-		lksm_begin_round(world->engine, 0);
+		lksm_begin_round(world->engine, world->now);
 		break;
 	case 3:
 		lksm_move_to_front(process->slot);
@@ -457,6 +468,18 @@ static void disturb_queue(struct world *world)
 		enqueue(process->slot, below(world, 2));
 		break;
 	}
+}
+
+/* The end of a scan, at any time: what was due is so no more. */
+static void prune(struct world *world)
+{
+	world->now += below(world, PRUNE_DELAY);
+	struct lksm_counters before = counters_of(world->engine);
+	lksm_prune_chains(world->engine, world->now);
+	struct lksm_counters after = counters_of(world->engine);
+	EXPECT_EQUAL(before.stable_node_chains - after.stable_node_chains, before.stable_node_dups - after.stable_node_dups);
+	for (struct index *index = world->engine->indexes; index; index = index->next)
+		EXPECT(!index->first_chain || node_at(world->engine, index->first_chain)->pruned + PRUNE_DELAY > world->now);
 }
 
 /* Reports disturb nothing. */
@@ -491,6 +514,8 @@ static void come_to_rest(struct world *world)
 	for (int i = 0; i < nr_scans || counters_of(world->engine).crawl_round < 5; i++)
 		full(world->engine);
 	full(world->engine);
+	world->now += PRUNE_DELAY;
+	lksm_prune_chains(world->engine, world->now);
 	expect_at_rest(world);
 }
 
@@ -499,7 +524,7 @@ static void step(struct world *world)
 	static void (*const steps[])(struct world *) = {
 		attach, attach, map_more, fork_one, write_one, write_one, write_one, write_one, write_plainly,
 		write_plainly, unmap_or_advise, unmap_or_advise, exit_one, scan_some, scan_some, scan_some, scan_some,
-		scan_some, disturb_queue, report_all,
+		scan_some, disturb_queue, report_all, prune,
 	};
 	uint64_t what = below(world, 1000);
 	if (what < 2) {
@@ -527,6 +552,7 @@ static void live(struct setup setup, uint64_t nr_steps_now)
 {
 	struct world world = { .engine = make_engine(setup), .random = setup.seed };
 	make_contents(&world);
+	lksm_set_prune_delay(world.engine, PRUNE_DELAY);
 	for (uint64_t i = 0; i < NR_SHARED_ARRAYS; i++) {
 		struct array *array = world.shared[i] = make_array(&world, SHARED_PAGES, i);
 		array->nr_users = 1;
@@ -603,8 +629,19 @@ static void scan_all(struct engine *engine, uint64_t budget)
 	}
 }
 
-/* Attach, scan, pairs, rings, deepening, fork, writes, unmap, reports, exit, unmerge. */
-static void live_through(struct engine *engine)
+/* Leaves @nr_free nodes in the pool, so that the next after them, a frame or a chain, needs memory. */
+static void leave_free_nodes(struct engine *engine, uint32_t nr_free)
+{
+	uint32_t taken[POOL_CHUNK_OBJECTS], nr_taken = 0;
+	do
+		taken[nr_taken] = pool_create(&engine->nodes);
+	while (taken[nr_taken] && ++nr_taken < POOL_CHUNK_OBJECTS && engine->nodes.free_object);
+	while (nr_taken && nr_free--)
+		pool_destroy(&engine->nodes, taken[--nr_taken]);
+}
+
+/* Attach, scan, pairs, chains that grow, shrink and are pruned, deepening, fork, writes, unmap, reports, exit, unmerge. */
+static void live_through(struct engine *engine, uint32_t nr_free_nodes)
 {
 	static const char *const pictures[] = { "aaaaabbc", "abcdeeff", "gghh0", "hi0" };
 	struct mm_slot *processes[5] = { NULL };
@@ -630,6 +667,7 @@ static void live_through(struct engine *engine)
 		arrays[4][i * 256 + (int)unsampled_byte(engine)] = (uint8_t)(i % 31);
 	}
 	INSIST(engine, map_pages(processes[3], 1000, arrays[4], 300));
+	leave_free_nodes(engine, nr_free_nodes);
 	scan_all(engine, 50);
 	INSIST(engine, lksm_process_fork(processes[2], &processes[4]));
 	INSIST(engine, write_page(processes[2], 0, 'x'));
@@ -655,6 +693,8 @@ static void live_through(struct engine *engine)
 	lksm_groups(engine, -1, 1, true, groups);
 	lksm_process_destroy(processes[1]);	/* a lender */
 	EXPECT_SOUND(engine);
+	lksm_prune_chains(engine, 0);
+	EXPECT_SOUND(engine);
 	scan_all(engine, 1000);
 	lksm_unmerge(engine);
 	EXPECT_COUNTERS(engine, 0, 0, 0);
@@ -677,17 +717,18 @@ static void live_through(struct engine *engine)
 static void test_every_allocation_fails(void)
 {
 	struct setup setup = { .max_page_sharing = 4, .seed = 1 };
-	for (uint64_t nr_more = 0; nr_more < 4; nr_more += 3) {
-		uint64_t n = 0;
+	for (uint32_t i = 0; i < 8; i++) {
+		uint32_t nr_free_nodes = i / 2;
+		uint64_t n = 0, nr_more = i % 2 ? 3 : 0;
 		do {
 			struct engine *engine = make_engine(setup);
 			engine->memory.fail_at = ++n;
 			engine->memory.fail_count = nr_more;
 			has_failed = false;
 			uint64_t nr_before = nr_failures;
-			live_through(engine);
+			live_through(engine, nr_free_nodes);
 			if (nr_failures > nr_before)
-				printf("allocation %" PRIu64 " and %" PRIu64 " more\n", n, nr_more);
+				printf("allocation %" PRIu64 " and %" PRIu64 " more, %u nodes free\n", n, nr_more, nr_free_nodes);
 		} while (n < 300 && !nr_failures);
 	}
 }

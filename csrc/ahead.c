@@ -30,7 +30,7 @@ bool ahead_sample(const struct engine *engine, uint64_t page, const uint8_t *byt
 /* Where a page is if its visit will need its key; else NULL. */
 static const uint8_t *bytes_if_looked_at(const struct region *region, uint64_t page)
 {
-	if (page >= region->nr_pages || !(region->flags[page] & PAGE_MERGEABLE))
+	if (page >= region->nr_pages || (region->flags[page] & (PAGE_MERGEABLE | PAGE_ZERO)) != PAGE_MERGEABLE)
 		return NULL;
 	uint32_t ref = item_find(region, page);
 	if (ref) {

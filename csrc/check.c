@@ -9,6 +9,7 @@
 
 #include "mm_slot.h"
 #include "stable_tree.h"
+#include "zero.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -273,6 +274,9 @@ static void check_stable(struct checker *checker, struct index *index)
 
 struct counts {
 	uint64_t items, stable, unstable, filed;
+	uint64_t zero;			/* pages on the zero frame */
+	uint64_t zero_aliased;		/* of these, in regions over the same bytes */
+	double zero_addresses;		/* of those: each adds its share */
 };
 
 static void check_item(struct checker *checker, const struct region *region, uint64_t page, struct counts *counts)
@@ -300,11 +304,36 @@ static void check_item(struct checker *checker, const struct region *region, uin
 	       "I9 item %u: in a tree, but its page belongs to item %u", ref, first);
 }
 
+/* I16, I17: one page on the zero frame. */
+static void check_zero_page(struct checker *checker, const struct region *region, uint64_t page,
+			    struct counts *counts)
+{
+	struct engine *engine = checker->engine;
+	uint32_t ref = item_find(region, page);
+	bool is_mergeable = region->flags[page] & PAGE_MERGEABLE;
+	counts->zero++;
+	expect(checker, is_mergeable, "I16 region at %#" PRIx64 ", page %" PRIu64 ": on the zero frame but not mergeable",
+	       region->address, page);
+	expect(checker, !ref || item_at(&engine->items, ref)->state == ITEM_VOLATILE,
+	       "I16 region at %#" PRIx64 ", page %" PRIu64 ": on the zero frame and in a tree", region->address, page);
+	expect(checker,
+	       !is_mergeable || !region->is_immutable || page_is_zero(&engine->rules, region_page(region, page)),
+	       "I16 region at %#" PRIx64 ", page %" PRIu64 ": on the zero frame, immutable and not zeros",
+	       region->address, page);
+	if (!region->is_aliased || !is_mergeable)
+		return;
+	uint64_t nr_here = zero_map_count(&region->slot->index->zero, region_page(region, page));
+	counts->zero_aliased++;
+	counts->zero_addresses += nr_here ? 1.0 / (double)nr_here : 0;
+	expect(checker, nr_here != 0, "I17 region at %#" PRIx64 ", page %" PRIu64 ": its address is not in the zero map",
+	       region->address, page);
+}
+
 static void check_region(struct checker *checker, const struct region *region, uint64_t position,
 			 uint64_t first_page, struct counts *counts)
 {
 	struct engine *engine = checker->engine;
-	uint64_t nr_mergeable = 0, nr_present = 0, nr_items = counts->items;
+	uint64_t nr_mergeable = 0, nr_present = 0, nr_items = counts->items, nr_zero = counts->zero;
 
 	expect(checker, region->position == position && region->first_page == first_page,
 	       "I10 region at %#" PRIx64 ": its position or first page is wrong", region->address);
@@ -321,6 +350,8 @@ static void check_region(struct checker *checker, const struct region *region, u
 			       "I10 region at %#" PRIx64 ", page %" PRIu64 ": uses a copy nobody uses",
 			       region->address, page);
 		check_item(checker, region, page, counts);
+		if (flags & PAGE_ZERO)
+			check_zero_page(checker, region, page, counts);
 	}
 	expect(checker, nr_mergeable == region->nr_mergeable && nr_present == region->nr_present,
 	       "I10 region at %#" PRIx64 ": %" PRIu64 " mergeable and %" PRIu64 " present pages, counts say %" PRIu64
@@ -328,6 +359,9 @@ static void check_region(struct checker *checker, const struct region *region, u
 	expect(checker, counts->items - nr_items == region->nr_items,
 	       "I8 region at %#" PRIx64 ": %" PRIu64 " items, count says %" PRIu64, region->address,
 	       counts->items - nr_items, region->nr_items);
+	expect(checker, counts->zero - nr_zero == region->nr_zero,
+	       "I16 region at %#" PRIx64 ": %" PRIu64 " pages on the zero frame, count says %" PRIu64, region->address,
+	       counts->zero - nr_zero, region->nr_zero);
 	for (uint64_t first = 0; first < region->nr_pages; first += POOL_CHUNK_OBJECTS) {
 		uint32_t id = region->blocks[first >> POOL_CHUNK_SHIFT];
 		if (!id)
@@ -441,6 +475,31 @@ static void check_physical(struct checker *checker, const struct index *index)
 	       map->nr_items);
 }
 
+/* The zero map has the addresses that were met, with the right counts; so much is saved. */
+static void check_zero(struct checker *checker, const struct index *index, const struct counts *counts)
+{
+	const struct zero_map *map = &index->zero;
+	uint64_t nr_addresses = 0, nr_pages = 0, nr_alone = counts->zero - counts->zero_aliased;
+	for (uint64_t i = 0; i < map->nr_places; i++) {
+		const struct zero_address *address = &map->addresses[i];
+		if (!address->bytes)
+			continue;
+		nr_addresses++;
+		nr_pages += address->nr_pages;
+		expect(checker, zero_map_count(map, address->bytes) == address->nr_pages,
+		       "I17 zero map: place %" PRIu64 " is not found by its address", i);
+	}
+	expect(checker, counts->zero == index->zero_pages, "I16 zero_pages is %" PRIu64 ", recount %" PRIu64,
+	       index->zero_pages, counts->zero);
+	expect(checker, nr_addresses == map->nr_addresses && nr_addresses == (uint64_t)(counts->zero_addresses + 0.5),
+	       "I17 zero map: %" PRIu64 " addresses for %.1f, count says %" PRIu64, nr_addresses,
+	       counts->zero_addresses, map->nr_addresses);
+	expect(checker, nr_pages == counts->zero_aliased, "I17 zero map: %" PRIu64 " pages, recount %" PRIu64, nr_pages,
+	       counts->zero_aliased);
+	expect(checker, index->zero_saved == nr_alone + nr_addresses, "I17 zero_saved is %" PRIu64 ", recount %" PRIu64,
+	       index->zero_saved, nr_alone + nr_addresses);
+}
+
 /* Copies made for forked pages; one with several users is counted once, as their shares add up. */
 static void count_copies(struct checker *checker)
 {
@@ -471,6 +530,7 @@ uint64_t check(struct engine *engine, char *text, size_t size)
 			check_slot(&checker, slot, position, &counts);
 			nr_slots++;
 		}
+		check_zero(&checker, index, &counts);
 		checker.nr_stable += counts.stable;
 		expect(&checker, nr_slots == index->nr_slots, "I13 domain %u: %" PRIu64 " processes, count says %" PRIu64,
 		       index->domain, nr_slots, index->nr_slots);

@@ -6,21 +6,31 @@
  */
 #include "fork.h"
 
+#include "merge.h"
 #include "mm_slot.h"
 #include "physical.h"
+#include "zero.h"
 
 #include <stdio.h>
 
-/* The same pages, advice and copies; @copy's own memory is there already. */
+/*
+ * The same pages, advice and copies, and the same pages on the zero frame: their addresses are known, so
+ * that cannot fail. @copy's own memory is there already.
+ */
 static void share_pages(struct region *copy, const struct region *original)
 {
 	copy->is_forked = true;
 	for (uint64_t page = 0; page < copy->nr_pages; page++)
-		region_set_flags(copy, page, original->flags[page]);
+		region_set_flags(copy, page, original->flags[page] & ~PAGE_ZERO);
 	for (uint64_t page = 0; copy->copies && page < copy->nr_pages; page++) {
 		copy->copies[page] = original->copies[page];
 		if (copy->copies[page])
 			copy->copies[page]->nr_users++;
+	}
+	for (uint64_t page = 0; original->nr_zero && page < copy->nr_pages; page++) {
+		bool ok = !(original->flags[page] & PAGE_ZERO) || zero_add(copy, page);
+		assert(ok);
+		(void)ok;
 	}
 }
 
@@ -54,6 +64,7 @@ struct mm_slot *fork_slot(struct mm_slot *parent)
 		return NULL;
 	for (uint64_t i = 0; i < parent->nr_regions; i++) {
 		if (!fork_region(child, parent->regions[i])) {
+			forget_pages(child);
 			mm_slot_destroy(child);
 			return NULL;
 		}
@@ -84,30 +95,35 @@ static uint64_t next_page_at(const struct region *region, const uint8_t *bytes, 
 	return is_there ? page : region->nr_pages;
 }
 
-/* Room to give pages of @region copies, and to enter their items in the physical map. */
+/* Room to give pages of @region copies, and to enter their items and zero pages under a new address. */
 static bool prepare_copy(struct region *region)
 {
 	if (!region->copies)
 		region->copies = memory_alloc(&region->slot->engine->memory, LKSM_FOR_PROCESSES,
 					      region->nr_pages * sizeof(*region->copies));
 	return region->copies && region_mark_aliased(region) &&
-	       physical_reserve(&region->slot->index->physical, 1);
+	       physical_reserve(&region->slot->index->physical, 1) && zero_map_reserve(&region->slot->index->zero, 1);
 }
 
-/* The page of @region is at @copy from now on; same bytes, so it stays filed and merged. */
+/* The page of @region is at @copy from now on; same bytes, so it stays filed, merged or on the zero frame. */
 static void use_copy(struct region *region, uint64_t page, struct page_copy *copy)
 {
 	struct physical_map *map = &region->slot->index->physical;
 	uint32_t ref = item_find(region, page);
 	bool was_first = ref && physical_find(map, region_page(region, page)) == ref;
+	bool was_zero = region->flags[page] & PAGE_ZERO;
 
 	if (was_first)
 		physical_remove(map, ref);
+	if (was_zero)
+		zero_remove(region, page);
 	copy->nr_users++;
 	region_drop_copy(region, page);
 	region->copies[page] = copy;
 	if (was_first && !physical_find(map, copy->bytes))
 		physical_add(map, ref);
+	if (was_zero)
+		zero_add(region, page);
 }
 
 static struct page_copy *copy_create(struct engine *engine, const uint8_t *bytes)
@@ -192,6 +208,7 @@ int fork_write(struct mm_slot *slot, uint64_t page, uint64_t offset, const void 
 		return LKSM_NO_MEMORY;
 	}
 	memcpy((uint8_t *)region_page(region, place) + offset, bytes, nr_bytes);
+	zero_remove(region, place);
 	uint32_t ref = item_find(region, place);
 	if (ref && item_at(&slot->engine->items, ref)->state == ITEM_STABLE)
 		item_at(&slot->engine->items, ref)->is_private = 1;

@@ -4,6 +4,7 @@
 #include "index.h"
 
 #include "mm_slot.h"
+#include "zero.h"
 
 /* A chain stands for the bytes that all its dups have. */
 static const uint8_t *node_bytes(const struct pool *pool, uint32_t ref)
@@ -30,6 +31,7 @@ struct index *index_get(struct engine *engine, uint32_t domain)
 	forest_init(&index->unstable, &engine->memory, &engine->items, item_bytes);
 	keyset_init(&index->deepened, &engine->memory);
 	physical_init(&index->physical, &engine->memory, &engine->items, item_bytes);
+	zero_map_init(&index->zero, &engine->memory);
 	index->next = engine->indexes;
 	engine->indexes = index;
 	return index;
@@ -47,6 +49,7 @@ void index_put(struct index *index)
 	forest_deinit(&index->unstable);
 	keyset_deinit(&index->deepened);
 	physical_deinit(&index->physical);
+	zero_map_deinit(&index->zero);
 	memory_free(&index->engine->memory, LKSM_FOR_ENGINE, index, sizeof(*index));
 }
 

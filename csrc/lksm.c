@@ -11,6 +11,7 @@
 #include "scan.h"
 #include "stable_tree.h"
 #include "unstable_tree.h"
+#include "zero.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -56,8 +57,10 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 void lksm_engine_destroy(struct engine *engine)
 {
 	/* Without these nobody asks where a page is, and the caller's arrays may be gone already. */
-	for (struct index *index = engine->indexes; index; index = index->next)
+	for (struct index *index = engine->indexes; index; index = index->next) {
 		physical_deinit(&index->physical);
+		zero_map_deinit(&index->zero);
+	}
 	lksm_unmerge(engine);
 	while (engine->slots)
 		lksm_process_destroy(engine->slots);
@@ -96,6 +99,11 @@ void lksm_set_smart_scan(struct engine *engine, bool is_on)
 void lksm_set_prune_delay(struct engine *engine, uint32_t millisecs)
 {
 	engine->prune_millisecs = millisecs;
+}
+
+void lksm_set_use_zero_pages(struct engine *engine, bool is_on)
+{
+	engine->use_zero_pages = is_on;
 }
 
 /* --- processes ------------------------------------------------------------------------------- */
@@ -162,9 +170,10 @@ static int check_range(struct mm_slot *process, uint64_t start, uint64_t stop)
 		    " of the process", start, stop, process->nr_pages);
 }
 
-/* What is merged becomes private at once; the counters follow at the next visit. */
+/* What is merged becomes private at once, its counters follow at the next visit; a zero page is none any more. */
 static void make_private(struct region *region, uint64_t page)
 {
+	zero_remove(region, page);
 	uint32_t ref = item_find(region, page);
 	struct rmap_item *item = ref ? item_at(&region->slot->engine->items, ref) : NULL;
 	if (item && item->state == ITEM_STABLE)
@@ -177,8 +186,8 @@ int lksm_process_unmap(struct mm_slot *process, uint64_t start, uint64_t stop)
 	for (uint64_t page = start; !error && page < stop; page++) {
 		uint64_t place;
 		struct region *region = mm_slot_region(process, page, &place);
-		region_set_flags(region, place, PAGE_UNMAPPED);
 		make_private(region, place);
+		region_set_flags(region, place, PAGE_UNMAPPED);
 	}
 	return error;
 }
@@ -191,9 +200,10 @@ int lksm_process_advise(struct mm_slot *process, uint64_t start, uint64_t stop, 
 		struct region *region = mm_slot_region(process, page, &place);
 		if (!page_is_present(region, place) || region->is_excluded)
 			continue;
-		region_set_flags(region, place, is_mergeable ? PAGE_MERGEABLE : PAGE_OPTED_OUT);
 		if (!is_mergeable)
 			make_private(region, place);
+		uint8_t zero = region->flags[place] & PAGE_ZERO;
+		region_set_flags(region, place, is_mergeable ? PAGE_MERGEABLE | zero : PAGE_OPTED_OUT);
 	}
 	return error;
 }

@@ -32,7 +32,8 @@ enum lksm_reason {
 	LKSM_EXCLUDED,
 	LKSM_ALREADY_SHARED,
 	LKSM_LIMIT,
-	LKSM_ABSENT
+	LKSM_ABSENT,
+	LKSM_ZERO
 };
 
 /* What an engine's memory is for; the index of lksm_memory()'s result. */
@@ -43,7 +44,7 @@ enum lksm_purpose {
 	LKSM_FOR_NODES,		/* stable nodes */
 	LKSM_FOR_ROOTS,		/* the roots of the forests */
 	LKSM_FOR_KEYS,		/* deepened keys */
-	LKSM_FOR_PHYSICAL,	/* which pages lie at one address */
+	LKSM_FOR_PHYSICAL,	/* which pages lie at one address, which of these are on the zero frame */
 	LKSM_FOR_FRAMES,	/* copies of pages: stable frames, and pages forked processes wrote */
 	LKSM_NR_PURPOSES
 };
@@ -51,6 +52,7 @@ enum lksm_purpose {
 /* Page table entries that are no frame. */
 enum lksm_entry {
 	LKSM_ENTRY_PRIVATE = -1,
+	LKSM_ENTRY_ZERO = -2,
 	LKSM_ENTRY_ABSENT = -3
 };
 
@@ -112,6 +114,8 @@ struct lksm_counters {
 	uint64_t pages_skipped;		/* visits that smart scan left out, so far */
 	uint64_t bytes_compared;	/* that compares of two pages looked at, so far */
 	uint64_t bytes_hashed;		/* that keys and checksums were taken from, so far */
+	uint64_t zero_pages;		/* pages on the zero frame */
+	uint64_t zero_saved;		/* what that saves: pages at one address count once */
 };
 
 struct lksm_status {
@@ -119,6 +123,7 @@ struct lksm_status {
 	uint64_t nr_mapped;		/* of these, present and not unmapped */
 	uint64_t rmap_items;		/* pages visited and remembered */
 	uint64_t merging_pages;		/* pages that are merged */
+	uint64_t zero_pages;		/* pages on the zero frame */
 	uint64_t unshared;		/* pages that passed the gate but found no twin */
 	uint64_t nr_merged;		/* sum of the merge window */
 	uint64_t nr_scans;		/* pages visited since it was last queued */
@@ -164,6 +169,8 @@ int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing);
 void lksm_set_smart_scan(struct engine *engine, bool is_on);
 /* How long a chain is left alone after it was made or pruned, in the caller's clock. 0 at first. */
 void lksm_set_prune_delay(struct engine *engine, uint32_t millisecs);
+/* On: a page that is all zeros at its visit goes to the zero frame. Off at first; what is there stays there. */
+void lksm_set_use_zero_pages(struct engine *engine, bool is_on);
 
 /* A process without pages, at the end of the order of creation. */
 int lksm_process_create(struct engine *engine, uint32_t domain, struct mm_slot **process_ret);
@@ -216,7 +223,7 @@ void lksm_prune_chains(struct engine *engine, uint64_t now);
 bool lksm_has_queue(const struct engine *engine);
 /* The process that is queued behind @process, or first if that is NULL; NULL behind the last one. */
 struct mm_slot *lksm_next_queued(const struct engine *engine, const struct mm_slot *process);
-/* Forgets every item, frame and queued process. Needs no memory and never fails. */
+/* Forgets every item, frame, page on the zero frame and queued process. Needs no memory and never fails. */
 void lksm_unmerge(struct engine *engine);
 
 /* @domain: the counters of pages and items of that domain only, or -1 for all. */

@@ -9,6 +9,9 @@
  * one. Here the visit finds out: as long as the page equals its frame it counts as merged and stays, else it
  * is detached and goes on to the gate, where its new bytes meet the checksum of its old ones. The case of
  * a merged page that its item does not know of comes from fork; here such pages are aliases.
+ *
+ * The zero rule (row 8) is the last step before the unstable tree, so that a merged content of zeros wins.
+ * Upstream's comes right behind its gate.
  */
 #include "merge.h"
 
@@ -17,9 +20,13 @@
 #include "smart_scan.h"
 #include "stable_tree.h"
 #include "unstable_tree.h"
+#include "zero.h"
 
 static bool is_still_merged(const struct engine *engine, uint32_t item_ref);
 static bool is_alias(struct index *index, uint32_t item_ref);
+static bool follows_zero(struct engine *engine, uint32_t item_ref);
+static bool goes_to_zero(struct engine *engine, uint32_t item_ref, const struct look *look);
+static bool is_offered(const struct engine *engine, uint32_t item_ref);
 static void look_at(struct index *index, uint32_t item_ref, struct look *look_ret);
 static bool has_late_gate(const struct engine *engine, const struct rmap_item *item);
 static bool is_gated(struct engine *engine, uint32_t item_ref, struct look *look);
@@ -37,10 +44,13 @@ bool compare_and_merge(struct engine *engine, uint32_t item_ref)
 	detach(engine, item_ref);			/* row 4: broken, or filed in an earlier round */
 	if (engine->smart_scan && smart_scan_skips(item))	/* 12.3: it has been visited often enough */
 		return false;
-	if (is_alias(index, item_ref))			/* one page with another item: never a saving */
+	bool is_one = is_alias(index, item_ref);	/* one page with another item: never a saving */
+	if (follows_zero(engine, item_ref) || is_one)
 		return true;
 	look_at(index, item_ref, &look);
 	if (engine->gate_first && is_gated(engine, item_ref, &look))	/* row 7, in upstream's place */
+		return true;
+	if (engine->gate_first && goes_to_zero(engine, item_ref, &look))	/* row 8, in upstream's place */
 		return true;
 
 	uint32_t node = stable_tree_search(index, &look, &place);
@@ -50,11 +60,13 @@ bool compare_and_merge(struct engine *engine, uint32_t item_ref)
 	}
 	if (has_late_gate(engine, item) && is_gated(engine, item_ref, &look))
 		return true;				/* row 7: has not held still for a round */
+	if (!engine->gate_first && goes_to_zero(engine, item_ref, &look))	/* row 8: all zeros */
+		return true;
 
 	uint32_t twin = unstable_tree_search(index, &look, &place);
 	if (!twin)
 		unstable_tree_insert(index, item_ref, &look, &place);	/* row 10: no twin yet */
-	else if (item_region(&engine->items, twin)->flags[item_page(&engine->items, twin)] & PAGE_MERGEABLE)
+	else if (is_offered(engine, twin))
 		merge_pair(index, item_ref, twin, &look);		/* rows 11 to 15 */
 	/* Row 9: the twin is no longer offered for merging. We wait, VOLATILE, until it is gone. */
 	return true;
@@ -91,6 +103,43 @@ static bool is_alias(struct index *index, uint32_t item_ref)
 	item->is_alias = 1;
 	item->alias.of = first;
 	return true;
+}
+
+/*
+ * A page that another mapping has put on the zero frame is there, whatever the knob says now and before
+ * anything is asked of it: it must not be merged as well. Fork leaves pages like that without a visit.
+ */
+static bool follows_zero(struct engine *engine, uint32_t item_ref)
+{
+	struct region *region = item_region(&engine->items, item_ref);
+	uint64_t page = item_page(&engine->items, item_ref);
+	return zero_is_elsewhere(region, page) && zero_add(region, page);
+}
+
+/*
+ * Row 8. The sample tells nearly all pages from zeros without a look at them. A key that was kept from an
+ * earlier visit may be that of the whole page, if the class of zeros has been deepened. Without memory the
+ * page goes on.
+ */
+static bool goes_to_zero(struct engine *engine, uint32_t item_ref, const struct look *look)
+{
+	struct region *region = item_region(&engine->items, item_ref);
+	uint64_t zero_sample = engine->rules.zero_sample;
+
+	if (!engine->use_zero_pages)
+		return false;
+	if (look->sample != zero_sample && !(item_at(&engine->items, item_ref)->has_key &&
+					     keyset_has(&region->slot->index->deepened, zero_sample)))
+		return false;
+	return zero_is_true(engine, look->bytes) && zero_add(region, item_page(&engine->items, item_ref));
+}
+
+/* May the twin be merged? Not if it is no longer mergeable, or has since become one with a zero page. */
+static bool is_offered(const struct engine *engine, uint32_t twin_ref)
+{
+	const struct region *region = item_region(&engine->items, twin_ref);
+	uint64_t page = item_page(&engine->items, twin_ref);
+	return region->flags[page] & PAGE_MERGEABLE && !zero_is_elsewhere(region, page);
 }
 
 /* Computes the page's key, or takes the one from its last visit if the bytes cannot have changed. */
@@ -234,6 +283,7 @@ void forget_pages(struct mm_slot *slot)
 {
 	for (uint64_t i = 0; i < slot->nr_regions; i++) {
 		struct region *region = slot->regions[i];
+		zero_remove_all(region);
 		for (uint64_t page = 0; region->nr_items && page < region->nr_pages; page++)
 			if (item_find(region, page))
 				forget_page(region, page);

@@ -12,7 +12,7 @@ bool compare_and_merge(struct engine *engine, uint32_t item_ref);
 void detach(struct engine *engine, uint32_t item_ref);
 /* Detaches and frees the item of a page that has one. */
 void forget_page(struct region *region, uint64_t page);
-/* Detaches and frees all items of a process. */
+/* Detaches and frees all items of a process, and takes its pages off the zero frame. */
 void forget_pages(struct mm_slot *slot);
 
 #endif

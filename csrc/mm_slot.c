@@ -8,6 +8,7 @@
 
 #include "extent.h"
 #include "index.h"
+#include "zero.h"
 
 #include <string.h>
 
@@ -82,7 +83,7 @@ bool region_mark_aliased(struct region *region)
 	if (region->is_aliased)
 		return true;
 	struct physical_map *map = &region->slot->index->physical;
-	if (!physical_reserve(map, region->nr_items))
+	if (!physical_reserve(map, region->nr_items) || !zero_mark_aliased(region))
 		return false;
 	region->is_aliased = true;
 	for (uint64_t page = 0; region->nr_items && page < region->nr_pages; page++) {
@@ -102,6 +103,7 @@ static uint64_t nr_blocks(uint64_t nr_pages)
 
 void region_set_flags(struct region *region, uint64_t page, uint8_t flags)
 {
+	assert(!((flags ^ region->flags[page]) & PAGE_ZERO));
 	region->nr_mergeable += !!(flags & PAGE_MERGEABLE);
 	region->nr_mergeable -= !!(region->flags[page] & PAGE_MERGEABLE);
 	region->nr_present += !(flags & PAGE_UNMAPPED);

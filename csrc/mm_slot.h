@@ -8,7 +8,7 @@
 #include "pool.h"
 
 struct mm_slot *mm_slot_create(struct engine *engine, uint32_t domain);
-/* All items must be gone. */
+/* All items must be gone, and no page on the zero frame. */
 void mm_slot_destroy(struct mm_slot *slot);
 int mm_slot_map(struct mm_slot *slot, const struct lksm_region *region);
 
@@ -21,11 +21,11 @@ bool mm_slot_is_mergeable(const struct mm_slot *slot);
 /* A scan of the slot has been completed: one more number in the merge window. */
 void mm_slot_push_window(struct mm_slot *slot);
 
-/* Sets the flags of a page, keeping the counts of mergeable and present pages. */
+/* Sets the flags of a page but PAGE_ZERO, keeping the counts of mergeable and present pages. */
 void region_set_flags(struct region *region, uint64_t page, uint8_t flags);
 /* The page is where its array says again; a copy goes with its last user. */
 void region_drop_copy(struct region *region, uint64_t page);
-/* Enters the items it has in the physical map; from now on every visit does. */
+/* Enters the items it has in the physical map, and its zero pages in theirs; from now on every visit does. */
 bool region_mark_aliased(struct region *region);
 
 /* The item of a page, or 0 if it has none. */

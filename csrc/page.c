@@ -28,6 +28,9 @@ void page_rules_init(struct page_rules *rules, const struct lksm_options *option
 
 	uint64_t nr_lines = options->page_size / LINE_SIZE;
 	rules->is_sample_whole = nr_lines <= SAMPLE_LINES;
+	static const uint8_t zeros[SAMPLE_LINES * LINE_SIZE];
+	rules->zero_sample = rules->hash(zeros, rules->is_sample_whole ? rules->page_size : sizeof(zeros),
+					 rules->secret, rules->secret_size);
 	if (rules->is_sample_whole)
 		return;
 	/* One line from each third: apart from each other, and never the same. */
@@ -76,4 +79,16 @@ uint64_t page_difference(const struct page_rules *rules, const uint8_t *a, const
 bool page_is_zero(const struct page_rules *rules, const uint8_t *bytes)
 {
 	return !bytes[0] && !memcmp(bytes, bytes + 1, rules->page_size - 1);
+}
+
+/* Asked of few pages: of those that are not zero, though their sample is. */
+uint64_t page_zero_bytes(const struct page_rules *rules, const uint8_t *bytes)
+{
+	static const uint8_t zeros[LINE_SIZE];
+	uint64_t at = 0;
+	while (at < rules->page_size && !memcmp(bytes + at, zeros, LINE_SIZE))
+		at += LINE_SIZE;
+	while (at < rules->page_size && !bytes[at])
+		at++;
+	return at;
 }

@@ -17,7 +17,10 @@ uint64_t page_sample(const struct page_rules *rules, const uint8_t *bytes);
 uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes);
 /* The same number for the same bytes in every engine. */
 uint64_t page_digest(const struct page_rules *rules, const uint8_t *bytes);
+/* One load if the first byte is not zero. */
 bool page_is_zero(const struct page_rules *rules, const uint8_t *bytes);
+/* Zeros that the page begins with. */
+uint64_t page_zero_bytes(const struct page_rules *rules, const uint8_t *bytes);
 
 /* Bytes up to the first that differs, that one included; all of them if none does. */
 uint64_t page_difference(const struct page_rules *rules, const uint8_t *a, const uint8_t *b);

@@ -51,6 +51,8 @@ void report_page_table(const struct mm_slot *slot, int64_t *entries_ret)
 			uint32_t node = ref ? node_of(engine, ref) : 0;
 			if (!page_is_present(region, page))
 				*entries_ret++ = LKSM_ENTRY_ABSENT;
+			else if (region->flags[page] & PAGE_ZERO)
+				*entries_ret++ = LKSM_ENTRY_ZERO;
 			else if (node)
 				*entries_ret++ = (int64_t)node_at(engine, node)->frame_id;
 			else
@@ -132,6 +134,8 @@ struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number)
 	}
 	if (!page_is_present(region, page)) {
 		explanation.reason = LKSM_ABSENT;
+	} else if (region->flags[page] & PAGE_ZERO) {
+		explanation.reason = LKSM_ZERO;
 	} else if (region->is_excluded) {
 		explanation.reason = LKSM_EXCLUDED;
 	} else if (region->flags[page] & PAGE_OPTED_OUT) {
@@ -303,6 +307,8 @@ void report_counters(const struct engine *engine, int64_t domain, struct lksm_co
 		counters.rmap_items += index->rmap_items;
 		counters.stable_node_chains += index->nr_chains;
 		counters.stable_node_dups += index->nr_dups;
+		counters.zero_pages += index->zero_pages;
+		counters.zero_saved += index->zero_saved;
 	}
 	for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next) {
 		if (domain >= 0 && slot->index->domain != domain)
@@ -335,7 +341,9 @@ void report_status(const struct mm_slot *slot, struct lksm_status *status_ret)
 	};
 	for (uint32_t i = 0; i < status.nr_window; i++)
 		status.window[i] = slot->window[(slot->window_index + i) % status.nr_window];
-	for (uint64_t i = 0; i < slot->nr_regions; i++)
+	for (uint64_t i = 0; i < slot->nr_regions; i++) {
 		status.nr_mapped += slot->regions[i]->nr_present;
+		status.zero_pages += slot->regions[i]->nr_zero;
+	}
 	*status_ret = status;
 }

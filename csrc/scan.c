@@ -9,6 +9,7 @@
 #include "merge.h"
 #include "mm_slot.h"
 #include "unstable_tree.h"
+#include "zero.h"
 
 static void begin_slot(struct engine *engine, struct mm_slot *slot)
 {
@@ -138,8 +139,9 @@ static void begin_pass(struct engine *engine)
 }
 
 /*
- * Moves the cursor to the next page to visit. Items of pages that may no longer be merged go as it
- * passes; slots are closed as they end. False if the cursor reaches the head.
+ * Moves the cursor to the next page to visit. Items of pages that may no longer be merged, or need not be
+ * because they still are on the zero frame, go as it passes; slots are closed as they end. False if the
+ * cursor reaches the head.
  */
 static bool find_page(struct engine *engine)
 {
@@ -150,7 +152,7 @@ static bool find_page(struct engine *engine)
 			struct region *region = cursor->region;
 			bool is_idle = !region->nr_mergeable && !region->nr_items;
 			for (; !is_idle && cursor->page < region->nr_pages; cursor->page++) {
-				if (region->flags[cursor->page] & PAGE_MERGEABLE)
+				if (region->flags[cursor->page] & PAGE_MERGEABLE && !zero_is_kept(region, cursor->page))
 					return true;
 				if (item_find(region, cursor->page))
 					forget_page(region, cursor->page);

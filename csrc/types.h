@@ -6,6 +6,7 @@
  * mm_slot       what the engine remembers about one process: its pages and its recent merges
  * rmap_item     our note about one visited page: key, checksum, state, where it is linked
  * frame         the bytes that stand for all pages merged into one stable node
+ * zero frame    stands for pages that were all zeros at their visit; it has no item, node or bytes
  * stable node   one merged content: its frame and the list of pages equal to it
  * chain, dup    several frames of one content, because no frame may have more than `max_page_sharing`
  *               sharers
@@ -111,6 +112,7 @@ struct page_rules {
 	uint32_t page_shift;		/* its logarithm */
 	bool is_sample_whole;		/* pages are so small that a sample is the whole page */
 	uint32_t lines[SAMPLE_LINES];	/* byte offsets of the sampled cache lines, ascending */
+	uint64_t zero_sample;		/* key that the sampled lines of a page of zeros give */
 	lksm_hash hash;			/* lent by the caller */
 	const void *secret;		/* for keys and checksums */
 	const void *digest_secret;	/* for digests */
@@ -229,6 +231,20 @@ struct physical_map {
 	uint64_t nr_items;
 };
 
+/* How many pages at one address are on the zero frame. */
+struct zero_address {
+	const uint8_t *bytes;		/* NULL = empty place */
+	uint64_t nr_pages;
+};
+
+/* The addresses of pages on the zero frame, for pages that several processes map. */
+struct zero_map {
+	struct memory *memory;
+	struct zero_address *addresses;	/* open addressing */
+	uint64_t nr_places;		/* 0 or a power of two */
+	uint64_t nr_addresses;
+};
+
 /* Everything that pages of one domain are compared with. */
 struct index {
 	struct index *next;		/* of the engine */
@@ -238,6 +254,7 @@ struct index {
 	struct forest unstable;		/* pages of this round without a twin */
 	struct keyset deepened;		/* sample keys that two different pages had */
 	struct physical_map physical;	/* pages that lie at one address */
+	struct zero_map zero;		/* of these, the ones on the zero frame */
 	uint64_t nr_slots;		/* processes of the domain */
 	uint64_t rmap_items;		/* items in existence */
 	uint64_t pages_shared;		/* stable nodes with a sharer, which is all of them */
@@ -247,6 +264,8 @@ struct index {
 	uint64_t nr_dups;		/* nodes of such contents */
 	uint32_t first_chain;		/* the one that was pruned longest ago */
 	uint32_t last_chain;
+	uint64_t zero_pages;		/* pages on the zero frame */
+	uint64_t zero_saved;		/* of these, different ones: pages at one address are one */
 };
 
 /* --- processes ------------------------------------------------------------------------------- */
@@ -261,6 +280,7 @@ enum page_flag {
 	PAGE_MERGEABLE = 1,		/* advised, or joined by the crawler */
 	PAGE_OPTED_OUT = 2,		/* advised unmergeable: joining respects it */
 	PAGE_UNMAPPED = 4,		/* gone */
+	PAGE_ZERO = 8,			/* on the zero frame; zero.c keeps it */
 };
 
 /* Bytes that regions lie over. Regions over the same bytes have the same extent. */
@@ -285,6 +305,7 @@ struct region {
 	uint64_t nr_mergeable;		/* pages that a scan would visit */
 	uint64_t nr_present;		/* pages that are not unmapped */
 	uint64_t nr_items;		/* items in existence */
+	uint64_t nr_zero;		/* pages on the zero frame */
 	uint64_t first_page;		/* its number in the process */
 	uint64_t position;		/* in slot->regions */
 	struct extent *extent;		/* where its array lies; NULL for a region that borrows it */
@@ -367,6 +388,7 @@ struct engine {
 	bool gate_first;		/* the gate comes before the stable tree, in every round */
 	bool smart_scan;		/* pages that do not merge are visited less often */
 	uint32_t prune_millisecs;	/* a chain is left alone for so long after it was made or pruned */
+	bool use_zero_pages;		/* pages of zeros go to the zero frame, from their next visit on */
 	uint64_t crawl_round;		/* scans prepared so far */
 	uint64_t scan_round;		/* generation of the unstable trees; 0 after unmerge */
 	uint64_t next_frame_id;

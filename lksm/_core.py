@@ -40,6 +40,7 @@ REASON_NAMES: tuple[str, ...] = (
     "ALREADY_SHARED",
     "LIMIT",
     "ABSENT",
+    "ZERO",
 )
 PURPOSE_NAMES: tuple[str, ...] = (
     "engine",
@@ -213,6 +214,9 @@ class Core:
 
     def set_prune_delay(self, millisecs: int) -> None:
         lib.lksm_set_prune_delay(self._engine, millisecs)
+
+    def set_use_zero_pages(self, is_on: bool) -> None:
+        lib.lksm_set_use_zero_pages(self._engine, is_on)
 
     def begin_round(self, now: int) -> None:
         lib.lksm_begin_round(self._engine, now)

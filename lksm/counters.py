@@ -17,7 +17,8 @@ class Counters:
     full_scans: completed full scans. scan_round: the round the unstable tree belongs to.
     scanning_process: registered processes. nr_frozen, nr_scannable: queued processes, by class.
     merged, broken: pages that joined a frame with a sharer, and that left one that kept a sharer, so far.
-    pages_scanned: visits so far. pages_skipped: visits that smart_scan spared. bytes_compared,
+    pages_scanned: visits so far. pages_skipped: visits that smart_scan spared. zero_pages: pages on the
+    zero frame; what several processes map (fork) counts for each, but as one saving. bytes_compared,
     bytes_hashed: the work they took, samples included.
     last_scan_ms, proc_scan_ms: duration of the last scan, and of it per process (integer division).
     general_profit: bytes saved less the engine's bookkeeping, signed.
@@ -83,7 +84,8 @@ class ProcessStats:
     unshared, volatile: visited pages without a twin, and in no tree. window: merges in each of its last
     completed scans, three unless the engine was told otherwise, oldest first; nr_merged: their sum.
     nr_scans: pages visited since it was last queued. elapsed_ms: duration of its last completed scan.
-    profit_bytes: pages merged, in bytes, less 64 bytes an item. mergeable: some page may be merged.
+    zero_pages: pages on the zero frame, inherited ones too. profit_bytes: pages merged and zero pages, in
+    bytes, less 64 bytes an item. mergeable: some page may be merged.
     """
 
     pages: int

@@ -108,6 +108,7 @@ class Engine:
         )
         self._core.set_smart_scan(bool(self.knobs.smart_scan))
         self._core.set_prune_delay(self.knobs.stable_node_chains_prune_millisecs)
+        self._core.set_use_zero_pages(bool(self.knobs.use_zero_pages))
         self._clock = _monotonic_ms if clock is None else clock
         self._nr_attached = 0
         self._scheduler = Scheduler(
@@ -313,7 +314,7 @@ class Engine:
         with self._lock:
             now = self._open.counters(None)
             counts = (now.pages_shared, now.pages_sharing, now.pages_unshared, now.rmap_items)
-            return (*counts, now.nr_gated)
+            return (*counts, now.zero_pages, now.nr_gated)
 
     @property
     def last_scan(self) -> ScanReport | None:
@@ -409,6 +410,8 @@ class Engine:
                 core.set_smart_scan(bool(value))
             case "stable_node_chains_prune_millisecs":
                 core.set_prune_delay(value)
+            case "use_zero_pages":
+                core.set_use_zero_pages(bool(value))
             case "max_page_sharing":
                 try:
                     core.set_max_page_sharing(value)
@@ -441,18 +444,20 @@ class Engine:
                 nr_scannable=now.nr_scannable,
                 pages_scanned=now.pages_scanned,
                 pages_skipped=now.pages_skipped,
-                zero_pages=0,
+                zero_pages=now.zero_pages,
                 merged=now.merged,
                 broken=now.broken,
                 last_scan_ms=self._scheduler.last_scan_ms,
                 proc_scan_ms=self._scheduler.proc_scan_ms,
-                general_profit=now.pages_sharing * self.page_size - bookkeeping,
+                general_profit=(now.pages_sharing + now.zero_saved) * self.page_size - bookkeeping,
                 bytes_compared=now.bytes_compared,
                 bytes_hashed=now.bytes_hashed,
             )
 
     def page_table(self, process: Process) -> npt.NDArray[np.int64]:
-        """int64 (n,): frame id >= 0 (equal ids: merged together), -1 private, -3 absent or unmapped."""
+        """int64 (n,): frame id >= 0 (equal ids: merged together), -1 private, -2 on the zero frame, -3 absent
+        or unmapped.
+        """
         self._check_member(process)
         with self._lock:
             return process._alive.page_table(process.nr_pages)

@@ -86,6 +86,7 @@ SPECS: Mapping[str, KnobSpec] = {
         ),
         _u32("stable_node_chains_prune_millisecs", 2000),
         KnobSpec("smart_scan", 0, lambda value: value in (0, 1), "0 or 1", is_boolean=True),
+        KnobSpec("use_zero_pages", 0, lambda value: value in (0, 1), "0 or 1", is_boolean=True),
     )
 }
 
@@ -120,7 +121,8 @@ class Knobs:
     full_scan_interval: idle milliseconds between two periodic full scans. max_page_sharing: pages a frame
     may stand for; cannot change while any page is shared (EBUSY). stable_node_chains_prune_millisecs: how
     long a content that had several frames and has one left may still count as a chain. smart_scan: 1 visits
-    pages that never merge less and less often.
+    pages that never merge less and less often. use_zero_pages: 1 puts pages of zeros on the zero frame, from
+    their next visit on; what is there stays there.
     """
 
     __slots__ = ("_apply", "_lock", "_values")
@@ -134,6 +136,7 @@ class Knobs:
     max_page_sharing = _Knob("max_page_sharing")
     stable_node_chains_prune_millisecs = _Knob("stable_node_chains_prune_millisecs")
     smart_scan = _Knob("smart_scan")
+    use_zero_pages = _Knob("use_zero_pages")
 
     def __init__(self, values: Mapping[str, int], lock: FairLock, apply: Apply) -> None:
         self._values = {name: spec.default for name, spec in SPECS.items()}
@@ -166,8 +169,10 @@ READ_ONLY = (
     "stable_node_dups",
     "pages_scanned",
     "pages_skipped",
+    "ksm_zero_pages",
     "general_profit",
 )
+_COUNTERS = {"ksm_zero_pages": "zero_pages"}  # files that have another name than their counter
 
 
 class Sysfs:
@@ -182,7 +187,7 @@ class Sysfs:
         if name in SPECS:
             return f"{getattr(self._knobs, name)}\n"
         if name in READ_ONLY:
-            return f"{self._counter(name)}\n"
+            return f"{self._counter(_COUNTERS.get(name, name))}\n"
         raise KnobError(errno.ENOENT, f"there is no knob {name!r}")
 
     def write(self, name: str, text: str) -> int:

@@ -132,14 +132,15 @@ class Process:
             pages=status.nr_mapped,
             rmap_items=status.rmap_items,
             merging_pages=status.merging_pages,
-            zero_pages=0,
+            zero_pages=status.zero_pages,
             unshared=status.unshared,
             volatile=status.rmap_items - status.merging_pages - status.unshared,
             window=tuple(status.window[i] for i in range(status.nr_window)),
             nr_merged=status.nr_merged,
             nr_scans=status.nr_scans,
             elapsed_ms=status.elapsed,
-            profit_bytes=status.merging_pages * self._host.page_size - status.rmap_items * _ITEM_BYTES,
+            profit_bytes=(status.merging_pages + status.zero_pages) * self._host.page_size
+            - status.rmap_items * _ITEM_BYTES,
             mergeable=status.is_mergeable,
         )
 
@@ -154,7 +155,8 @@ class Process:
     def write(self, page: int, data: npt.NDArray[np.uint8] | bytes, offset: int = 0) -> None:
         """Writes bytes within one page and counts a fault.
 
-        The page is private at once, even for equal bytes; counters follow at its next visit (spec 4.1).
+        The page is private at once, even for equal bytes; counters follow at its next visit (spec 4.1), but
+        `zero_pages` at once.
         A page shared by fork is copied first. InvalidMemory: immutable or read-only memory, an absent
         page, or bytes that do not fit. OutOfMemory: no room for the copy; nothing was written.
         """
@@ -205,7 +207,8 @@ class Process:
         """Offers pages for merging, or takes them out.
 
         "mergeable" registers the process and clears an opt-out (spec 7.2). "unmergeable" opts out for
-        good: merged pages are private at once, counters follow at the next scan (spec 4.2).
+        good: merged and zero pages are private at once; counters follow at the next scan (spec 4.2), but
+        `zero_pages` at once.
         """
         if advice not in ("mergeable", "unmergeable"):
             raise ValueError(f"advice is {advice!r}, expected 'mergeable' or 'unmergeable'")

@@ -65,6 +65,8 @@ def _predicate(reason: Reason, facts: Facts) -> str:
         case Reason.MERGED:
             more = f" and {facts.nr_sharers - 2} more" if facts.nr_sharers > 2 else ""
             return f"is merged into frame {facts.frame} with {other}{more}"
+        case Reason.ZERO:
+            return "is on the zero frame: it was all zeros when it was last looked at"
         case Reason.UNIQUE:
             return "passed the gate but no other page had the same bytes when it was visited"
         case Reason.VOLATILE if facts.is_private:

@@ -83,6 +83,7 @@ class Page:
     mapped: bool = True
     private: bool = False  # was merged, and has since been given its own bytes back
     item: Item | None = None
+    zero: bool = False  # on the zero frame (3.4.2): no item, and looked at again in each pass
     inherited: bool = False  # by fork: the cell belongs to an ancestor, or to several descendants
 
     @property
@@ -121,6 +122,10 @@ class Space:
         return any(page.scannable for page in self.pages)
 
 
+def is_zero(page: Page) -> bool:
+    return page.cell is not None and not any(page.cell.content)
+
+
 def first_of(page: Page, targets: list[Node]) -> Node:
     """The choice of a dup when nobody else makes it."""
     return targets[0]
@@ -139,6 +144,7 @@ class Model:
         is_upstream: bool = False,
         smart_scan: bool = False,
         prune_millisecs: int = 2000,
+        use_zero_pages: bool = False,
         choose: Callable[[Page, list[Node]], Node] = first_of,
     ) -> None:
         self.initial_rounds = initial_rounds
@@ -149,6 +155,7 @@ class Model:
         self.smart_scan = smart_scan
         self.prune_millisecs = prune_millisecs
         self.now = 0
+        self.use_zero_pages = use_zero_pages
         self.choose = choose
         self.spaces: list[Space] = []
         self.nodes: dict[bytes, list[Node]] = {}
@@ -197,6 +204,7 @@ class Model:
             "stable_node_dups": sum(len(self.nodes[content]) for content in self.chains),
             "merged": self.merged,
             "broken": self.broken,
+            "zero_pages": sum(page.zero for page in self.all_pages()),
             "pages_scanned": self.pages_scanned,
             "pages_skipped": self.pages_skipped,
             "scanning_process": sum(space.registered is not None for space in self.spaces),
@@ -205,6 +213,11 @@ class Model:
             "full_scans": self.full_scans,
             "scan_round": self.scan_round,
         }
+
+    def pages_saved(self) -> int:
+        """Sharers beyond the first of each frame, and zero pages: as many as there are cells."""
+        sharing = sum(len(node.items) - 1 for node in self.all_nodes())
+        return sharing + len({id(page.cell) for page in self.all_pages() if page.zero})
 
     def first_visited(self, page: Page) -> Page | None:
         """Another page that stands for the cell of this one, if there is any."""
@@ -222,7 +235,7 @@ class Model:
 
     def lags(self, page: Page) -> bool:
         """The page it was one with has gone; nothing is said of it until its next visit."""
-        first = page.item.alias_of if page.item else None
+        first = page.item.alias_of if page.item and not page.zero else None
         return first is not None and first is not self.first_visited(page)
 
     def same_in_writer(self, page: Page) -> list[Page]:
@@ -266,7 +279,9 @@ class Model:
         if parent.registered is not None:
             self._register(child)
         for page in parent.pages:
-            child.pages.append(Page(child, page.cell, page.mergeable, page.mapped, inherited=True))
+            child.pages.append(
+                Page(child, page.cell, page.mergeable, page.mapped, zero=page.zero, inherited=True)
+            )
         self.spaces.append(child)
         return child
 
@@ -343,6 +358,7 @@ class Model:
             return
         for page in self.all_pages():
             self._free_item(page)
+            page.zero = False
         for space in self.spaces:
             space.pending = Pending.NONE
         self.queue, self.cursor, self.scanning = [], None, ""
@@ -455,7 +471,8 @@ class Model:
         while self.cursor is not None:
             space = self.queue[0]
             for page in space.pages[self.cursor :]:
-                if page.scannable:
+                page.zero = page.zero and is_zero(page)  # looked at again
+                if page.scannable and not page.zero:
                     return page
                 self._free_item(page)
                 self._advance()
@@ -510,9 +527,14 @@ class Model:
             self.pages_skipped += 1
             return False
         item.alias_of = self.first_visited(page)
+        if is_zero(page) and any(other.zero for other in self.all_pages() if other.cell is page.cell):
+            page.zero = True  # the same page is on the zero frame already
+            return True
         if item.alias_of is not None:
             return True  # same pointer, same page
         if self.is_upstream and self._is_gated(item, bytes_now):
+            return True
+        if self.is_upstream and self._goes_to_zero(page):
             return True
         targets = self._targets(bytes_now)
         if targets:  # row 6
@@ -520,6 +542,8 @@ class Model:
             return True
         is_gate_open = self.is_upstream or self.scan_round >= self.initial_rounds or bypass
         if not is_gate_open and self._is_gated(item, bytes_now):  # row 7
+            return True
+        if self._goes_to_zero(page):  # row 8
             return True
         twin = self.unstable.get(bytes_now)
         if twin is None:  # row 10
@@ -558,6 +582,10 @@ class Model:
             del self.chains[content]
         else:
             self.chains[content] = self.now
+
+    def _goes_to_zero(self, page: Page) -> bool:
+        page.zero = self.use_zero_pages and is_zero(page)
+        return page.zero
 
     @staticmethod
     def _is_gated(item: Item, bytes_now: bytes) -> bool:
@@ -610,6 +638,7 @@ class Model:
         page.private = False
 
     def _make_private(self, page: Page) -> None:
+        page.zero = False
         page.private = page.item is not None and page.item.node is not None
 
     def _register(self, space: Space) -> None:

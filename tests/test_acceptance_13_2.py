@@ -1,21 +1,21 @@
-"""Sharing limit and forks: rows 23-35 of section 13.2 of the specification, one test per row.
+"""Sharing limit, forks and zero pages: rows 23-35 of section 13.2 of the specification, one test per row.
 
 The limit is a plain one: a frame with `max_page_sharing` sharers takes no more, the next two equal pages
 make another frame. Rows 29 and 30 read as docs/design.md says: pages at one address are one page, so a
-forked page is counted as a visited page, never as sharing. Not here: rows 32-35 (zero pages) come with the
-issue on the rest of KSM.
+forked page is counted as a visited page, never as sharing.
 """
 
 from __future__ import annotations
 
 import errno
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import lksm
-from helpers import expect, ids, pages, partition, reads, repeated
+from helpers import PAGE_SIZE, bytes_of, expect, ids, pages, partition, reads, repeated
 
 
 def limited(max_page_sharing: int) -> lksm.Engine:
@@ -174,3 +174,183 @@ def test_row_31_a_frame_that_nobody_recorded_is_no_target(engine: lksm.Engine) -
     engine.full()
     expect(engine, shared=0, sharing=0, unshared=3)
     assert reads(child, "P P") and reads(parent, "x y")
+
+
+# ---- zero pages
+
+
+def hundred_zero_pages() -> np.ndarray:
+    return np.zeros((100, PAGE_SIZE), np.uint8)
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_row_32_zero_pages_on(engine: lksm.Engine, immutable: bool) -> None:
+    """With the knob on a hundred zero pages go to the zero frame; their items go in the next full scan."""
+    engine.knobs.use_zero_pages = 1
+    process = engine.attach(hundred_zero_pages(), mergeable=True, immutable=immutable)
+    assert engine.full().pages_scanned == 100
+    expect(engine, shared=0, sharing=0, unshared=0, zero_pages=100, rmap_items=100, volatile=100)
+    assert ids(engine, process) == [-2] * 100
+    assert engine.explain(process, 7).reason is lksm.Reason.ZERO
+    assert engine.explain(process, 7).frame is None
+    assert engine.full().pages_scanned == 0
+    expect(engine, shared=0, sharing=0, unshared=0, zero_pages=100, rmap_items=0, volatile=0)
+    assert ids(engine, process) == [-2] * 100
+    assert len(engine.groups()) == 0
+
+
+def test_row_33_zero_pages_off(engine: lksm.Engine) -> None:
+    """With the knob off, as it is by default, they are merged like others."""
+    process = engine.attach(hundred_zero_pages(), mergeable=True)
+    engine.full()
+    expect(engine, shared=1, sharing=99, unshared=0, zero_pages=0)
+    assert partition([ids(engine, process)]) == [[0] * 100]
+
+
+@pytest.mark.parametrize("how", ["process", "plain"])
+def test_row_34_zero_mapping_broken_by_write(engine: lksm.Engine, how: str) -> None:
+    """One byte written makes one page private, the other 99 stay on the zero frame."""
+    engine.knobs.use_zero_pages = 1
+    memory = hundred_zero_pages()
+    process = engine.attach(memory, mergeable=True)
+    engine.full()
+    engine.full()
+    if how == "process":
+        process.write(17, b"\1", offset=123)
+        expect(engine, zero_pages=99)  # at once
+        assert ids(engine, process)[17] == -1
+    else:
+        memory[17, 123] = 1
+    assert engine.full().pages_scanned == 1
+    expect(engine, shared=0, sharing=0, unshared=1, zero_pages=99, rmap_items=1)
+    assert [page for page, frame in enumerate(ids(engine, process)) if frame != -2] == [17]
+    assert ids(engine, process)[17] == -1
+    assert bytes_of(process, 17)[123] == 1 and not any(bytes_of(process, 16))
+
+
+@pytest.mark.parametrize("initial_rounds", [0, 3, 4])
+@pytest.mark.parametrize("policy", ["lksm", "ksm"])
+def test_row_35_zero_rule_without_gate(policy: str, initial_rounds: int) -> None:
+    """The rule holds in every round: behind the gate, and where no gate is."""
+    engine = lksm.Engine(policy=policy, initial_rounds=initial_rounds, use_zero_pages=1)  # type: ignore[arg-type]
+    engine.attach(hundred_zero_pages(), mergeable=True)
+    is_gated = policy == "ksm" or initial_rounds > 1
+    engine.full()
+    expect(engine, zero_pages=0 if is_gated else 100, rmap_items=100)
+    engine.full()
+    expect(engine, zero_pages=100)
+    engine.full()
+    late = engine.attach(hundred_zero_pages(), mergeable=True)
+    engine.full()
+    is_gated_now = policy == "ksm" or initial_rounds > 4
+    expect(engine, zero_pages=100 if is_gated_now else 200)
+    engine.full()
+    expect(engine, zero_pages=200, shared=0, sharing=0, unshared=0)
+    assert set(ids(engine, late)) == {-2}
+
+
+def test_row_35_zero_rule_for_frozen_pages(gated_engine: lksm.Engine) -> None:
+    """Frozen processes pass the gate of the initial rounds, and their zero pages are zero pages too."""
+    gated_engine.knobs.use_zero_pages = 1
+    gated_engine.attach(hundred_zero_pages(), frozen=True)
+    gated_engine.attach(hundred_zero_pages(), mergeable=True)
+    gated_engine.full()
+    expect(gated_engine, zero_pages=100, volatile=200)
+    gated_engine.full()
+    expect(gated_engine, zero_pages=200, volatile=100)
+
+
+# ---- what else the specification says of zero pages (3.4.2, 4.1, 12.1, 12.2, 12.8)
+
+
+def test_a_merged_content_of_zeros_wins(engine: lksm.Engine) -> None:
+    """LKSM looks for a merged content first: where one of zeros exists, zero pages join it."""
+    engine.attach(pages("0 0"), mergeable=True)
+    engine.full()
+    engine.knobs.use_zero_pages = 1
+    engine.attach(pages("0"), mergeable=True)
+    engine.full()
+    expect(engine, shared=1, sharing=2, zero_pages=0)
+
+
+def test_upstream_asks_for_zeros_first() -> None:
+    """With policy "ksm" the zero frame wins over a merged content of zeros; what is merged stays."""
+    engine = lksm.Engine(policy="ksm")
+    engine.attach(pages("0 0"), mergeable=True)
+    engine.full()
+    engine.full()
+    expect(engine, shared=1, sharing=1)
+    engine.knobs.use_zero_pages = 1
+    engine.attach(pages("0"), mergeable=True)
+    engine.full()
+    engine.full()
+    expect(engine, shared=1, sharing=1, zero_pages=1)
+
+
+def test_turning_the_knob_off_leaves_zero_pages(engine: lksm.Engine) -> None:
+    """The knob is about later visits: zero pages stay, new ones are merged."""
+    engine.knobs.use_zero_pages = 1
+    engine.attach(pages("0 0"), mergeable=True)
+    engine.full()
+    engine.knobs.use_zero_pages = 0
+    engine.attach(pages("0 0"), mergeable=True)
+    engine.full()
+    engine.full()
+    expect(engine, shared=1, sharing=1, zero_pages=2)
+
+
+def test_unmerge_and_advice_undo_zero_pages(engine: lksm.Engine) -> None:
+    """`run` 2, advice, unmap and exit take pages off the zero frame, and the counter goes with them."""
+    engine.knobs.use_zero_pages = 1
+    process = engine.attach(pages("0 0 0 0 0 0"), mergeable=True)
+    engine.full()
+    process.advise("unmergeable", 0, 2)
+    expect(engine, zero_pages=4)
+    process.unmap(2, 3)
+    expect(engine, zero_pages=3)
+    assert ids(engine, process) == [-1, -1, -3, -2, -2, -2]
+    engine.knobs.run = 2
+    expect(engine, zero_pages=0, rmap_items=0)
+    engine.knobs.run = 0
+    engine.full()
+    expect(engine, zero_pages=3)
+    process.exit()
+    expect(engine, zero_pages=0)
+
+
+def test_fork_inherits_zero_pages(engine: lksm.Engine) -> None:
+    """A child has its parent's zero pages at once; they count for both, and save one page (12.1)."""
+    engine.knobs.use_zero_pages = 1
+    parent = engine.attach(pages("0 0 a"), mergeable=True)
+    engine.settle()
+
+    def saved() -> int:
+        memory = engine.memory()
+        return engine.counters().general_profit + sum(memory.values()) - memory["frames"]
+
+    assert saved() == 2 * PAGE_SIZE
+    child = parent.fork()
+    expect(engine, zero_pages=4)
+    assert ids(engine, child) == [-2, -2, -1]
+    assert child.stats().zero_pages == 2 and child.stats().rmap_items == 0
+    assert saved() == 2 * PAGE_SIZE
+    child.write(0, b"x")
+    expect(engine, zero_pages=3)
+    assert saved() == 2 * PAGE_SIZE  # the parent's two: the child's page is another one now
+    engine.settle()
+    expect(engine, zero_pages=3)
+    parent.exit()
+    expect(engine, zero_pages=1)
+    assert saved() == PAGE_SIZE
+
+
+def test_one_page_mapped_twice_is_saved_once(engine: lksm.Engine) -> None:
+    """Every mapping of a zero page is on the zero frame; what is saved is one page."""
+    engine.knobs.use_zero_pages = 1
+    memory = pages("0 0")
+    first, second = (engine.attach(memory, mergeable=True) for _ in range(2))
+    engine.settle()
+    expect(engine, zero_pages=4, rmap_items=0)
+    assert ids(engine, first) == ids(engine, second) == [-2, -2]
+    held = engine.memory()
+    assert engine.counters().general_profit == 2 * PAGE_SIZE - (sum(held.values()) - held["frames"])

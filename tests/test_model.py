@@ -75,6 +75,7 @@ class EngineAndModel(RuleBasedStateMachine):
         policy=st.sampled_from(["lksm", "lksm", "ksm"]),
         smart_scan=st.booleans(),
         prune_millisecs=st.sampled_from([0, 50, 2000]),
+        use_zero_pages=st.booleans(),
         seed=st.integers(0, 3),
     )
     def start(
@@ -87,6 +88,7 @@ class EngineAndModel(RuleBasedStateMachine):
         policy: Literal["lksm", "ksm"],
         smart_scan: bool,
         prune_millisecs: int,
+        use_zero_pages: bool,
         seed: int,
     ) -> None:
         self.page_size = page_size
@@ -102,6 +104,7 @@ class EngineAndModel(RuleBasedStateMachine):
             policy=policy,
             smart_scan=smart_scan,
             stable_node_chains_prune_millisecs=prune_millisecs,
+            use_zero_pages=use_zero_pages,
             seed=seed,
         )
         self.model = Model(
@@ -111,6 +114,7 @@ class EngineAndModel(RuleBasedStateMachine):
             is_upstream=policy == "ksm",
             smart_scan=smart_scan,
             prune_millisecs=prune_millisecs,
+            use_zero_pages=use_zero_pages,
             choose=self.choose_as_the_engine,
         )
         self.all: list[Both] = []
@@ -373,6 +377,11 @@ class EngineAndModel(RuleBasedStateMachine):
     def set_prune_delay(self, ms: int) -> None:
         self.engine.knobs.stable_node_chains_prune_millisecs = self.model.prune_millisecs = ms
 
+    @rule(is_on=st.booleans())
+    def use_zero_pages(self, is_on: bool) -> None:
+        self.engine.sysfs.write("use_zero_pages", "Y" if is_on else "N")
+        self.model.use_zero_pages = is_on
+
     @precondition(lambda self: not self.model.scanning)
     @rule(mode=st.sampled_from(["full", "full", "partial"]))
     def crawl(self, mode: Literal["full", "partial"]) -> None:
@@ -444,8 +453,11 @@ class EngineAndModel(RuleBasedStateMachine):
                     contents_of[frame].add(page.cell.content)
         assert all(len(contents) == 1 for frame, contents in contents_of.items() if frame >= 0)
         for bytes_now, cells in cells_of.items():
-            if 2 <= len(cells) <= self.model.max_page_sharing and self.model.max_page_sharing == 256:
+            if not any(bytes_now):  # some may be on the zero frame, others merged earlier or later
+                assert -1 not in frames_of[bytes_now] or not self.model.use_zero_pages
+            elif 2 <= len(cells) <= self.model.max_page_sharing and self.model.max_page_sharing == 256:
                 assert len(frames_of[bytes_now]) == 1 and min(frames_of[bytes_now]) >= 0
+            assert -2 not in frames_of[bytes_now] or not any(bytes_now)
 
     # ---- what must hold after every step
 
@@ -475,6 +487,19 @@ class EngineAndModel(RuleBasedStateMachine):
             expected = {name: expected[name] for name in names}
             actual = {name: actual[name] for name in names}
         assert actual == expected
+
+    @invariant()
+    def savings_equal(self) -> None:
+        """Profit counts every page that is saved once, whoever maps it; processes count their zero pages."""
+        if not hasattr(self, "engine"):
+            return
+        for both, table in zip(self.all, self.tables_now(), strict=True):
+            assert both.process.stats().zero_pages == table.count(-2)
+        if self.certain:
+            memory = self.engine.memory()
+            bookkeeping = sum(memory.values()) - memory["frames"]
+            saved = self.engine.counters().general_profit + bookkeeping
+            assert saved == self.model.pages_saved() * self.page_size
 
     @invariant()
     def merge_windows_equal(self) -> None:
@@ -507,12 +532,14 @@ def without(lagging: list[list[bool]], tables: list[list[int]]) -> list[list[int
 
 
 def model_tables(model: Model) -> list[list[int]]:
-    """The model's page tables: a number for each node, -1 private, -3 absent."""
+    """The model's page tables: a number for each node, -1 private, -2 zero frame, -3 absent."""
     names: dict[int, int] = {}
 
     def entry(page: Page) -> int:
         if not page.present:
             return -3
+        if page.zero:
+            return -2
         node = model.frame_shown(page)
         return -1 if node is None else names.setdefault(id(node), len(names))
 

@@ -178,7 +178,9 @@ class Watch:
                 complain(f"{refused.source}: {refused.reason}")
 
     def _saved_bytes(self) -> int:
-        return self._engine.counters().pages_sharing * self._engine.page_size
+        """Merged pages and, if that knob was set, zero pages: the profit before bookkeeping."""
+        memory = self._engine.memory()
+        return self._engine.counters().general_profit + sum(memory.values()) - memory["frames"]
 
     def _print(self, text: str) -> None:
         self._status.clear()

@@ -5,6 +5,7 @@
  * puts the field back and expects no line.
  */
 #include "fixture.h"
+#include "zero.h"
 
 /* Reaches all corners: pairs, a chain, owned and borrowed frames, aliases, copies, an unfinished scan. */
 struct world {
@@ -410,6 +411,88 @@ static void test_i14_shared_copies(void)
 	free(pages);
 }
 
+/* Zero pages of two kinds: "00a", mapped twice, and "00", immutable and mapped once. */
+struct zero_world {
+	struct engine *engine;
+	uint8_t *arrays[2];
+	struct mm_slot *twice[2];
+	struct mm_slot *once;
+	struct index *index;
+};
+
+static struct zero_world make_zero_world(void)
+{
+	struct zero_world world = { .engine = make_engine((struct setup){ 0 }) };
+	lksm_set_use_zero_pages(world.engine, true);
+	world.arrays[0] = make_pages(world.engine, "00a");
+	world.arrays[1] = make_pages(world.engine, "00");
+	world.twice[0] = make_process(world.engine, world.arrays[0], 3, false);
+	world.twice[1] = make_process(world.engine, world.arrays[0], 3, false);
+	world.once = make_process(world.engine, world.arrays[1], 2, true);
+	full(world.engine);
+	world.index = world.engine->indexes;
+	EXPECT_EQUAL(world.index->zero_pages, 6);
+	EXPECT_EQUAL(world.index->zero_saved, 4);
+	EXPECT_SOUND(world.engine);
+	return world;
+}
+
+static void destroy_zero_world(struct zero_world *world)
+{
+	DESTROY(world->engine);
+	free(world->arrays[0]);
+	free(world->arrays[1]);
+}
+
+/* I16: pages on the zero frame are mergeable, in no tree, and counted by region and domain. */
+static void test_i16_zero_pages(void)
+{
+	struct zero_world world = make_zero_world();
+	struct region *once = world.once->regions[0], *twice = world.twice[0]->regions[0];
+	struct index *index = world.index;
+	EXPECT_FAULT(&world, once->nr_zero, 1, 16, "2 pages on the zero frame, count says 1");
+	EXPECT_FAULT(&world, index->zero_pages, 7, 16, "zero_pages is 7, recount 6");
+	EXPECT_FAULT(&world, world.arrays[1][300], 1, 16, "immutable and not zeros");
+	/* A page without the advice, counted as such. */
+	once->nr_mergeable--;
+	once->flags[1] = PAGE_ZERO;
+	expect_fault_at(PLACE, world.engine, 16, "on the zero frame but not mergeable");
+	once->nr_mergeable++;
+	once->flags[1] |= PAGE_MERGEABLE;
+	EXPECT_SOUND(world.engine);
+	/* A page that is a candidate. */
+	EXPECT(item_of(world.twice[0], 2)->state == ITEM_UNSTABLE && zero_add(twice, 2));
+	expect_fault_at(PLACE, world.engine, 16, "on the zero frame and in a tree");
+	zero_remove(twice, 2);
+	EXPECT_SOUND(world.engine);
+	destroy_zero_world(&world);
+}
+
+/* I17: the zero map has the addresses of pages that others have too, and how many pages; so much is saved. */
+static void test_i17_zero_addresses(void)
+{
+	struct zero_world world = make_zero_world();
+	struct index *index = world.index;
+	struct zero_map *map = &index->zero;
+	struct zero_address *address = map->addresses;
+	while (!address->bytes)
+		address++;
+	EXPECT_FAULT(&world, index->zero_saved, 6, 17, "zero_saved is 6, recount 4");
+	EXPECT_FAULT(&world, map->nr_addresses, 3, 17, "count says 3");
+	EXPECT_FAULT(&world, address->nr_pages, 3, 17, "pages, recount 4");
+	EXPECT_FAULT(&world, address->bytes, address->bytes + 7, 17, "is not in the zero map");
+	/* Right sums, wrong numbers: 3 and 1 for 2 and 2. */
+	struct zero_address *other = address + 1;
+	while (!other->bytes)
+		other++;
+	address->nr_pages = 3;
+	other->nr_pages = 1;
+	expect_fault_at(PLACE, world.engine, 17, "2 addresses for 2.7");
+	address->nr_pages = other->nr_pages = 2;
+	EXPECT_SOUND(world.engine);
+	destroy_zero_world(&world);
+}
+
 /* Lines that do not fit are left out whole; all faults are counted, also without any room. */
 static void test_text_has_whole_lines(void)
 {
@@ -469,6 +552,8 @@ int main(void)
 		TEST(test_i14_frames_are_booked),
 		TEST(test_i14_shared_copies),
 		TEST(test_i15_chains_in_line),
+		TEST(test_i16_zero_pages),
+		TEST(test_i17_zero_addresses),
 		TEST(test_text_has_whole_lines),
 		TEST(test_owners_may_write),
 	};

@@ -939,6 +939,85 @@ static void test_003_adversaries(void)
 				expect_adversary(all_hashes[i], adversary, kind & 1 ? 64 : 512, kind & 2);
 }
 
+/* A hundred zero pages on the zero frame, and one that is nearly zero; the items go in the next pass. Row 32. */
+static void test_032_zero_frame(void)
+{
+	for (size_t i = 0; i < NR_HASHES; i++) {
+		for (int kind = 0; kind < 4; kind++) {
+			bool gate_first = kind & 1, is_immutable = kind & 2;
+			struct setup setup = { .hash = all_hashes[i], .gate_first = gate_first };
+			struct engine *engine = make_engine(setup);
+			uint8_t *pages = calloc(101, 256);
+			pages[100 * 256 + 255] = 1;
+			struct mm_slot *process = make_process(engine, pages, 101, is_immutable);
+			lksm_set_use_zero_pages(engine, true);
+			if (gate_first && all_hashes[i] != hash_0_bits)	/* a checksum of 0 passes at once */
+				full(engine);
+			EXPECT_EQUAL(full(engine), 101);
+			EXPECT_COUNTERS(engine, 0, 0, 1);
+			EXPECT_EQUAL(counters_of(engine).zero_pages, 100);
+			EXPECT_EQUAL(volatile_of(engine), 100);
+			for (uint64_t page = 0; page < 101; page++)
+				EXPECT_EQUAL(frame_of(process, page), page < 100 ? LKSM_ENTRY_ZERO : LKSM_ENTRY_PRIVATE);
+			EXPECT_EQUAL(full(engine), 1);
+			EXPECT_COUNTERS(engine, 0, 0, 1);
+			EXPECT_EQUAL(counters_of(engine).zero_pages, 100);
+			EXPECT_EQUAL(counters_of(engine).rmap_items, 1);
+			EXPECT_EQUAL(lksm_nr_groups(engine, -1, 1), 0);
+			DESTROY(engine);
+			free(pages);
+		}
+	}
+}
+
+/* A write takes one page off the zero frame: at once through the process, at the next visit a plain one. Row 34. */
+static void test_034_zero_page_is_written(void)
+{
+	for (int is_plain = 0; is_plain < 2; is_plain++) {
+		struct engine *engine = make_engine((struct setup){ 0 });
+		uint8_t *pages = calloc(100, 256), byte = 1;
+		struct mm_slot *process = make_process(engine, pages, 100, false);
+		lksm_set_use_zero_pages(engine, true);
+		full(engine);
+		full(engine);
+		if (is_plain)
+			pages[40 * 256 + 200] = byte;
+		else
+			EXPECT_EQUAL(lksm_process_write(process, 40, 200, &byte, 1), LKSM_OK);
+		EXPECT_EQUAL(counters_of(engine).zero_pages, is_plain ? 100 : 99);
+		EXPECT_EQUAL(full(engine), 1);
+		EXPECT_COUNTERS(engine, 0, 0, 1);
+		EXPECT_EQUAL(counters_of(engine).zero_pages, 99);
+		for (uint64_t page = 0; page < 100; page++)
+			EXPECT_EQUAL(frame_of(process, page), page == 40 ? LKSM_ENTRY_PRIVATE : LKSM_ENTRY_ZERO);
+		DESTROY(engine);
+		free(pages);
+	}
+}
+
+/* The zero rule holds behind the gate and past it: in round 2, in round 3, for frozen processes. Row 35. */
+static void test_035_zero_rule_without_gate(void)
+{
+	for (int is_frozen = 0; is_frozen < 2; is_frozen++) {
+		struct engine *engine = make_engine((struct setup){ .initial_rounds = 3 });
+		uint8_t *pages = calloc(5, 256);
+		make_process(engine, pages, 3, false);
+		lksm_set_use_zero_pages(engine, true);
+		lksm_begin_round(engine, 0);
+		enqueue(engine->slots, is_frozen);
+		scan_to_end(engine);
+		EXPECT_EQUAL(counters_of(engine).zero_pages, is_frozen ? 3 : 0);
+		full(engine);
+		EXPECT_EQUAL(counters_of(engine).zero_pages, 3);
+		make_process(engine, pages + 3 * 256, 2, false);
+		full(engine);
+		EXPECT_EQUAL(counters_of(engine).zero_pages, 5);
+		EXPECT_COUNTERS(engine, 0, 0, 0);
+		DESTROY(engine);
+		free(pages);
+	}
+}
+
 /* A hundred zero pages and one that is nearly zero. Row 33. */
 static void test_033_zero_pages(void)
 {
@@ -1027,7 +1106,10 @@ int main(void)
 		TEST(test_domains_are_apart),
 		TEST(test_no_memory_for_address),
 		TEST(test_003_adversaries),
+		TEST(test_032_zero_frame),
 		TEST(test_033_zero_pages),
+		TEST(test_034_zero_page_is_written),
+		TEST(test_035_zero_rule_without_gate),
 		TEST(test_deepening_without_memory),
 	};
 	return run_tests(tests, NR_TESTS(tests));

@@ -180,6 +180,7 @@ static void expect_at_rest(struct world *world)
 	uint64_t nr_seen = look_at_all(world, seen);
 	uint64_t shared = 0, sharing = 0, unshared = 0, nr_aliases = 0, limit = world->engine->max_page_sharing;
 	uint64_t nr_chains = 0, nr_dups = 0;
+	uint64_t nr_zero = 0, nr_zero_saved = 0;
 
 	for (uint64_t i = 0; i < nr_seen; i++) {
 		/* Of this frame, and of this content outside any frame, counting each page once. */
@@ -198,31 +199,38 @@ static void expect_at_rest(struct world *world)
 			if (seen[j].is_alias)
 				continue;
 			nr_in_frame += is_same_frame;
-			nr_unmerged += is_same_content && seen[j].frame < 0;
+			nr_unmerged += is_same_content && seen[j].frame == LKSM_ENTRY_PRIVATE;
 			nr_before += is_same_frame && j < i;
 			is_first_of_frame &= !is_same_frame || j >= i;
 			is_first_of_content &= !is_same_content || seen[j].frame < 0 || j >= i;
 			has_other_frame |= is_same_content && !is_same_frame && seen[j].frame >= 0;
-			if (is_same_content && seen[j].frame >= 0 && seen[i].frame < 0) {
+			if (is_same_content && seen[j].frame >= 0 && seen[i].frame == LKSM_ENTRY_PRIVATE) {
 				uint64_t nr_there = 0;
 				for (uint64_t k = 0; k < nr_seen; k++)
 					nr_there += !seen[k].is_alias && seen[k].frame == seen[j].frame;
 				has_room |= nr_there < limit;
 			}
 		}
-		nr_aliases += seen[i].is_alias;
+		bool is_zero = seen[i].frame == LKSM_ENTRY_ZERO;
+		EXPECT(!is_zero || !seen[i].content);
+		EXPECT(seen[i].content || !world->engine->use_zero_pages || seen[i].frame != LKSM_ENTRY_PRIVATE);
+		nr_zero += is_zero;
+		nr_zero_saved += is_zero && !seen[i].is_alias;
+		nr_aliases += seen[i].is_alias && !is_zero;
 		if (seen[i].is_alias)
 			continue;
 		EXPECT(nr_in_frame <= limit);
 		EXPECT(nr_unmerged <= 1 && !has_room);
 		shared += seen[i].frame >= 0 && is_first_of_frame;
 		sharing += seen[i].frame >= 0 && !is_first_of_frame;
-		unshared += seen[i].frame < 0;
+		unshared += seen[i].frame == LKSM_ENTRY_PRIVATE;
 		nr_chains += seen[i].frame >= 0 && has_other_frame && is_first_of_content;
 		nr_dups += seen[i].frame >= 0 && has_other_frame && is_first_of_frame;
 	}
 	EXPECT_COUNTERS(world->engine, shared, sharing, unshared);
-	EXPECT_EQUAL(counters_of(world->engine).rmap_items, nr_seen);
+	EXPECT_EQUAL(counters_of(world->engine).rmap_items, nr_seen - nr_zero);
+	EXPECT_EQUAL(counters_of(world->engine).zero_pages, nr_zero);
+	EXPECT_EQUAL(counters_of(world->engine).zero_saved, nr_zero_saved);
 	EXPECT_EQUAL(volatile_of(world->engine), nr_aliases);
 	/* Every chain was due, so those with one frame have collapsed. */
 	EXPECT_EQUAL(counters_of(world->engine).stable_node_chains, nr_chains);
@@ -448,7 +456,7 @@ static void disturb_queue(struct world *world)
 	struct process *process = any_process(world, true);
 	if (!process)
 		return;
-	switch (below(world, 6)) {
+	switch (below(world, 7)) {
 	case 0:
 		lksm_dequeue(process->slot);
 		break;
@@ -463,6 +471,9 @@ static void disturb_queue(struct world *world)
 		break;
 	case 4:
 		lksm_set_smart_scan(world->engine, below(world, 2));
+		break;
+	case 5:
+		lksm_set_use_zero_pages(world->engine, below(world, 2));
 		break;
 	default:
 		enqueue(process->slot, below(world, 2));
@@ -509,8 +520,11 @@ static void report_all(struct world *world)
 static void come_to_rest(struct world *world)
 {
 	lksm_set_smart_scan(world->engine, false);
-	/* The first may only finish what was begun; pages may cease to be aliases in the second; then comes the gate. */
-	int nr_scans = world->engine->gate_first ? 3 : 2;
+	/*
+	 * The first may only finish what was begun; pages may cease to be aliases in the second; then comes the
+	 * gate; and what went to the zero frame leaves its item to the next.
+	 */
+	int nr_scans = world->engine->gate_first ? 4 : 3;
 	for (int i = 0; i < nr_scans || counters_of(world->engine).crawl_round < 5; i++)
 		full(world->engine);
 	full(world->engine);
@@ -551,6 +565,7 @@ static uint64_t nr_steps = 100000;
 static void live(struct setup setup, uint64_t nr_steps_now)
 {
 	struct world world = { .engine = make_engine(setup), .random = setup.seed };
+	lksm_set_use_zero_pages(world.engine, setup.seed % 3 == 0);
 	make_contents(&world);
 	lksm_set_prune_delay(world.engine, PRUNE_DELAY);
 	for (uint64_t i = 0; i < NR_SHARED_ARRAYS; i++) {
@@ -641,7 +656,7 @@ static void leave_free_nodes(struct engine *engine, uint32_t nr_free)
 }
 
 /* Attach, scan, pairs, chains that grow, shrink and are pruned, deepening, fork, writes, unmap, reports, exit, unmerge. */
-static void live_through(struct engine *engine, uint32_t nr_free_nodes)
+static void live_through(struct engine *engine, uint32_t nr_free_nodes, bool use_zero_pages)
 {
 	static const char *const pictures[] = { "aaaaabbc", "abcdeeff", "gghh0", "hi0" };
 	struct mm_slot *processes[5] = { NULL };
@@ -669,6 +684,7 @@ static void live_through(struct engine *engine, uint32_t nr_free_nodes)
 	INSIST(engine, map_pages(processes[3], 1000, arrays[4], 300));
 	leave_free_nodes(engine, nr_free_nodes);
 	scan_all(engine, 50);
+	lksm_set_use_zero_pages(engine, use_zero_pages);
 	INSIST(engine, lksm_process_fork(processes[2], &processes[4]));
 	INSIST(engine, write_page(processes[2], 0, 'x'));
 	INSIST(engine, write_page(processes[4], 1, 'y'));
@@ -706,7 +722,9 @@ static void live_through(struct engine *engine, uint32_t nr_free_nodes)
 	EXPECT_PICTURE(processes[0], "aadaabbc");
 	EXPECT_PICTURE(processes[4], "gyhh0da-d");
 	/* All present pages are remembered; three of them are the view's, of pages that are seen already. */
-	EXPECT_EQUAL(counters_of(engine).rmap_items, 8 + 8 + 303);
+	struct lksm_counters c = counters_of(engine);
+	EXPECT_EQUAL(c.rmap_items + c.zero_pages, 8 + 8 + 303);
+	EXPECT_EQUAL(c.zero_pages != 0, use_zero_pages);
 	EXPECT_EQUAL(volatile_of(engine), 3);
 	DESTROY(engine);
 	for (int i = 0; i < 5; i++)
@@ -722,14 +740,14 @@ static void test_every_allocation_fails(void)
 		uint64_t n = 0, nr_more = i % 2 ? 3 : 0;
 		do {
 			struct engine *engine = make_engine(setup);
-			engine->memory.fail_at = ++n;
+			engine->memory.fail_at = ++n / 2;	/* each with the knob off and on */
 			engine->memory.fail_count = nr_more;
 			has_failed = false;
 			uint64_t nr_before = nr_failures;
-			live_through(engine, nr_free_nodes);
+			live_through(engine, nr_free_nodes, n % 2);
 			if (nr_failures > nr_before)
-				printf("allocation %" PRIu64 " and %" PRIu64 " more, %u nodes free\n", n, nr_more, nr_free_nodes);
-		} while (n < 300 && !nr_failures);
+				printf("allocation %" PRIu64 " and %" PRIu64 " more, %u nodes free\n", n / 2, nr_more, nr_free_nodes);
+		} while (n < 600 && !nr_failures);
 	}
 }
 

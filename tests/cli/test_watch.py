@@ -194,6 +194,22 @@ def test_full_scans_by_the_clock() -> None:
         assert scan["saved_bytes"] >= 32 * PAGE
 
 
+def test_zero_pages_are_saved() -> None:
+    """With the knob use_zero_pages on, what is saved counts pages of zeros, though no frame has them."""
+    options = ("--json", "--interval", 0.05, "--initial-rounds", 1, "--set", "use_zero_pages=1")
+    with (
+        Child("m = private(64)\nm[:] = bytes(len(m))") as child,
+        watching("--pid", child.pid, *options) as watch,
+    ):
+        watch.scan(mode="full", cause="initial")
+        scan = watch.scan(mode="full", cause="interval")
+        status, lines, _ = watch.stop()
+    counters = json.loads(lines[-1])["counters"]
+    assert status == 0
+    assert counters["zero_pages"] >= 64
+    assert scan["saved_bytes"] >= 64 * PAGE
+
+
 def test_two_processes_share(group: Group) -> None:
     """A process frozen later merges with one that was scanned before and is not read again."""
     one, two = group.below("one"), group.below("two")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,11 @@ KEYS = [
     "version", "page_size", "elapsed_ms", "scanned_bytes", "saved_bytes", "already_shared_bytes",
     "profit_bytes", "counters", "processes", "groups", "skipped", "gone", "refused",
 ]  # fmt: skip
+
+WITHOUT_SANITIZER = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""),
+    reason="what the kernel's KSM is fed with is compared without a sanitizer in it",
+)
 
 
 class Lksm:

@@ -27,6 +27,7 @@ COMMANDS = {
     "watch": _Command(".watch", "follow live processes, scan them when they are frozen"),
     "explain": _Command(".explain", "why one page is or is not merged"),
     "simulate": _Command(".simulate", "what merge policies save of app lives, and what they cost"),
+    "compare": _Command(".compare", "the same pages through the running kernel's KSM and through lksm"),
 }
 
 _COMMANDS = f"{', '.join(list(COMMANDS)[:-1])} or {list(COMMANDS)[-1]}"
@@ -38,6 +39,7 @@ _EXAMPLES = """\
   lksm watch --all                         follow them, scan when one is frozen
   lksm explain vm.raw --address 0x3000     one page of an image
   lksm simulate phone                      KSM and LKSM over an hour of a phone's life
+  lksm compare half                        the kernel's KSM and lksm over the same pages (root)
 """
 
 

@@ -59,7 +59,7 @@ def test_every_option_of_the_examples_exists(lksm_command: Lksm) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no command, expected scan, watch, explain or simulate"),
+        ([], "no command, expected scan, watch, explain, simulate or compare"),
         (["frobnicate"], "'frobnicate' is no command"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
         (["scan"], "nothing to scan"),

@@ -89,3 +89,18 @@ void index_deepen(struct index *index, struct look *look)
 	forest_deepen(&index->unstable, &index->engine->rules, look->sample);
 	take_hash(index, look);
 }
+
+uint32_t index_search(struct index *index, const struct forest *forest, struct look *look, struct place *place_ret)
+{
+	for (;;) {
+		uint32_t ref = 0;
+		switch (forest_search(forest, &index->engine->rules, look, place_ret, &ref)) {
+		case FOREST_FOUND:
+			return ref;
+		case FOREST_ABSENT:
+			return 0;
+		case FOREST_COLLISION:
+			index_deepen(index, look);
+		}
+	}
+}

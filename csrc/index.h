@@ -22,5 +22,7 @@ void index_look_sampled(const struct index *index, const uint8_t *bytes, uint64_
  * If there is no memory for it, @look is compared byte by byte instead. Either way search again.
  */
 void index_deepen(struct index *index, struct look *look);
+/* The object of @forest, one of the index's two, that has @look's bytes, or 0; deepens what collides on the way. */
+uint32_t index_search(struct index *index, const struct forest *forest, struct look *look, struct place *place_ret);
 
 #endif

@@ -201,17 +201,7 @@ static void own_copy(struct engine *engine, struct stable_node *node, const uint
 /* What is filed for @look's bytes, a plain node or a chain; or 0. */
 static uint32_t find_content(struct index *index, struct look *look, struct place *place_ret)
 {
-	for (;;) {
-		uint32_t ref = 0;
-		switch (forest_search(&index->stable, &index->engine->rules, look, place_ret, &ref)) {
-		case FOREST_FOUND:
-			return ref;
-		case FOREST_ABSENT:
-			return 0;
-		case FOREST_COLLISION:
-			index_deepen(index, look);
-		}
-	}
+	return index_search(index, &index->stable, look, place_ret);
 }
 
 uint32_t stable_tree_find(struct index *index, struct look *look, struct place *place_ret)

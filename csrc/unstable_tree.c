@@ -7,17 +7,7 @@
 
 uint32_t unstable_tree_search(struct index *index, struct look *look, struct place *place_ret)
 {
-	for (;;) {
-		uint32_t ref = 0;
-		switch (forest_search(&index->unstable, &index->engine->rules, look, place_ret, &ref)) {
-		case FOREST_FOUND:
-			return ref;
-		case FOREST_ABSENT:
-			return 0;
-		case FOREST_COLLISION:
-			index_deepen(index, look);
-		}
-	}
+	return index_search(index, &index->unstable, look, place_ret);
 }
 
 void unstable_tree_insert(struct index *index, uint32_t item_ref, const struct look *look,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -317,6 +317,25 @@ class Engine:
             return (*counts, now.zero_pages, now.nr_gated)
 
     @property
+    def scanning(self) -> Mode | None:
+        """The mode of the scan that is under way, prepared and not wrapped up; None if there is none."""
+        with self._lock:
+            self._check_open()
+            return self._scheduler.mode
+
+    @property
+    def on_crawl(self) -> Callable[[], object]:
+        """Called before each crawl chooses whom to scan: the time to renew `faults` and `runtime_ms`.
+
+        By whoever drives, and nobody else can use the engine meanwhile; what it raises, the crawl raises.
+        """
+        return self._scheduler.on_crawl
+
+    @on_crawl.setter
+    def on_crawl(self, call: Callable[[], object]) -> None:
+        self._scheduler.on_crawl = call
+
+    @property
     def last_scan(self) -> ScanReport | None:
         """The report of the last scan that ended, whoever drove it; None before the first."""
         with self._lock:
@@ -400,12 +419,12 @@ class Engine:
                 if self.knobs.run != RUN_ONESHOT or self.knobs.one_shot_scanning:
                     reason = "a request is pending" if self.knobs.one_shot_scanning else "run is not 8"
                     raise KnobError(errno.EINVAL, f"one_shot_scanning cannot be {value}: {reason}")
-                scheduler.requested()
+                scheduler.crawl_now()
             case "sleep_millisecs":
                 if value != self.knobs.sleep_millisecs:
                     scheduler.end_nap()
             case "pages_to_scan":
-                scheduler.wake()
+                scheduler.scan_now()
             case "smart_scan":
                 core.set_smart_scan(bool(value))
             case "stable_node_chains_prune_millisecs":

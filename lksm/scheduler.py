@@ -43,7 +43,8 @@ class Scheduler:
     """Prepares scans and runs them. Who calls holds the engine's lock, but for turns, `batch` and `halt`.
 
     mode: of the scan that has been prepared and has not been wrapped up; None: no scan is under way.
-    wake_crawler, wake_scanner: called when a turn has fallen due because of an event.
+    on_crawl: called before a crawl chooses whom to scan. wake_crawler, wake_scanner: called when a turn has
+    fallen due because of an event.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Scheduler:
         self._crawler = Crawler()
         self.crawl_due: int | None = self._now()
         self.scan_due: int | None = None
+        self.on_crawl: Callable[[], object] = _nobody
         self.wake_crawler: Callable[[], None] = _nobody
         self.wake_scanner: Callable[[], None] = _nobody
         self._is_halting = False
@@ -126,11 +128,13 @@ class Scheduler:
 
     # --- events ----------------------------------------------------------------------------------
 
-    def _crawl_now(self) -> None:
+    def crawl_now(self) -> None:
+        """The crawler's next turn is due."""
         self.crawl_due = self._now()
         self.wake_crawler()
 
-    def _scan_now(self) -> None:
+    def scan_now(self) -> None:
+        """The scanner's next turn is due, if it is not napping."""
         self.scan_due = self._now()
         self.wake_scanner()
 
@@ -144,7 +148,7 @@ class Scheduler:
     def changed(self) -> None:
         """There may be new pages to merge; only upstream's crawler wants to know at once (spec 12.1)."""
         if self._is_upstream and self.mode is None:
-            self._crawl_now()
+            self.crawl_now()
 
     def register(self, process: Process) -> None:
         """The scanner is to know the process, and to visit it unless everything is being unmerged."""
@@ -174,7 +178,7 @@ class Scheduler:
         else:
             self._apply(process, action)
         if self._knobs.run == RUN_MERGE and self.mode is None:
-            self._crawl_now()
+            self.crawl_now()
 
     def thaw(self, process: Process) -> None:
         """Its task runs again (spec 7.5, 7.6)."""
@@ -257,6 +261,7 @@ class Scheduler:
         """
         if not self.may_queue:
             return 0
+        self.on_crawl()
         now = self._now()
         self._crawler = replace(self._crawler, ready_at=None)
         self._drain_candidates()
@@ -277,7 +282,7 @@ class Scheduler:
                 self._knobs.put("pages_to_scan", self._knobs.scan_boost)
             if not self._is_upstream:
                 self._nap_until = now
-            self._scan_now()
+            self.scan_now()
         queued = self._core.counters(None)
         return int(queued.nr_scannable + queued.nr_frozen)
 
@@ -408,7 +413,7 @@ class Scheduler:
             cause=self._cause,
         )
         self.cancel()
-        self._crawl_now()
+        self.crawl_now()
 
     def cancel(self) -> None:
         """No scan is under way any more; a request that it served is done, a boost is over."""
@@ -436,8 +441,8 @@ class Scheduler:
         elif crawler.is_merging(before) and not crawler.is_merging(run) and self.mode is not None:
             self._wrap_up()
         self._crawler = replace(self._crawler, ready_at=None)
-        self._crawl_now()
-        self._scan_now()
+        self.crawl_now()
+        self.scan_now()
 
     def stop(self) -> None:
         """`run` becomes 0, whatever it takes."""
@@ -446,15 +451,7 @@ class Scheduler:
         finally:
             self._knobs.put("run", RUN_STOP)
 
-    def requested(self) -> None:
-        """`one_shot_scanning` has been stored."""
-        self._crawl_now()
-
     def end_nap(self) -> None:
         """`sleep_millisecs` has another value (spec 6.2)."""
         self._nap_until = self._now()
-        self._scan_now()
-
-    def wake(self) -> None:
-        """The scanner may be able to go on."""
-        self._scan_now()
+        self.scan_now()

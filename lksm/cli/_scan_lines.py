@@ -61,6 +61,24 @@ class Totals:
         self.read_bytes += line.read_bytes
 
 
+@dataclass(frozen=True)
+class End:
+    """How things stood when the watch ended. seconds, cpu_ms: since the beginning."""
+
+    at: float
+    totals: Totals
+    counters: Counters
+    page_size: int
+    nr_processes: int
+    seconds: float
+    cpu_ms: int
+
+    @property
+    def saved_bytes(self) -> int:
+        """What merging saves."""
+        return self.counters.pages_sharing * self.page_size
+
+
 # --- text
 
 
@@ -96,25 +114,17 @@ def status_as_text(nr_processes: int, nr_frozen: int, totals: Totals, saved_byte
     )
 
 
-def end_as_text(
-    totals: Totals,
-    counters: Counters,
-    *,
-    at: float,
-    page_size: int,
-    nr_processes: int,
-    seconds: float,
-    cpu_ms: int,
-) -> str:
+def end_as_text(end: End) -> str:
     """The summary."""
+    totals, counters = end.totals, end.counters
     refused = f", {totals.refused} may not be read" if totals.refused else ""
     return (
-        f"watched for {seconds:.1f} s: {_number(totals.started, 'process', 'processes')}, "
+        f"watched for {end.seconds:.1f} s: {_number(totals.started, 'process', 'processes')}, "
         f"{totals.exited} gone by now{refused}\n"
         f"{_scans(totals)}: {totals.pages:,} pages visited, {human_bytes(totals.read_bytes)} read, "
-        f"{totals.merged:,} merged, {totals.broken:,} broken, {cpu_ms:,} ms of CPU time\n"
-        f"merging saves {human_bytes(counters.pages_sharing * page_size)} "
-        f"among {_number(nr_processes, 'process', 'processes')}: {counters.pages_shared:,} shared, "
+        f"{totals.merged:,} merged, {totals.broken:,} broken, {end.cpu_ms:,} ms of CPU time\n"
+        f"merging saves {human_bytes(end.saved_bytes)} "
+        f"among {_number(end.nr_processes, 'process', 'processes')}: {counters.pages_shared:,} shared, "
         f"{counters.pages_sharing:,} sharing, {counters.pages_unshared:,} unshared\n"
     )
 
@@ -171,22 +181,13 @@ def scan_as_json(line: ScanLine) -> str:
     )  # fmt: skip
 
 
-def end_as_json(
-    totals: Totals,
-    counters: Counters,
-    *,
-    at: float,
-    page_size: int,
-    nr_processes: int,
-    seconds: float,
-    cpu_ms: int,
-) -> str:
+def end_as_json(end: End) -> str:
     """The last line."""
     return _line(
         {
-            "type": "end", "time": at, "elapsed_ms": round(seconds * 1000), "cpu_ms": cpu_ms,
-            "processes": nr_processes, **dataclasses.asdict(totals),
-            "saved_bytes": counters.pages_sharing * page_size, "counters": dataclasses.asdict(counters),
+            "type": "end", "time": end.at, "elapsed_ms": round(end.seconds * 1000), "cpu_ms": end.cpu_ms,
+            "processes": end.nr_processes, **dataclasses.asdict(end.totals),
+            "saved_bytes": end.saved_bytes, "counters": dataclasses.asdict(end.counters),
         }
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from ..sources.events import Event, Kind, Watcher
 from ._follow import Follower
 from ._output import complain, emit
 from ._scan_lines import (
+    End,
     ScanLine,
     Totals,
     begin_as_json,
@@ -29,7 +30,6 @@ from ._stop import Stop
 
 RUN_PERIODIC, RUN_ONE_SHOT = 1, 8
 _PARTIAL = 1
-_EARLY_SECONDS = 1.5  # the crawler naps for a second at a time, so it may be that much off
 
 
 class _Stopped(Exception):
@@ -63,12 +63,11 @@ class Watch:
         self._cpu_before = round(time.process_time() * 1000)
         self._scan_cpu = time.process_time()  # when the scan that goes on was about to be prepared
         self._scan_bytes = 0
-        self._scan_pages = 0  # visited when the last scan had wrapped up
         self._last_scan = engine.last_scan
-        self._full_at = 0.0  # before this, no full scan is due
         self._unasked: set[int] = set()  # one-shot: frozen, and no request was stored since
         self._has_reader = True
         self.is_incomplete = False
+        engine.on_crawl = self._before_crawl
 
     def go_on(self) -> None:
         """Until asked to stop, or nothing can happen any more."""
@@ -98,13 +97,8 @@ class Watch:
         """One turn of the engine; returns the seconds until the next one."""
         engine = self._engine
         self._request()
-        if not engine.queue:
-            self._scan_cpu = time.process_time()
-            self._scan_bytes = self._follower.bytes_read
-        if self._may_crawl():
-            self._follower.refresh()
         try:
-            is_ready = self._follower.read_what_is_scanned(self._check_stop)
+            is_ready = not engine.scanning or self._follower.read_what_is_scanned(self._check_stop)
         except _Stopped:
             return 0.0
         self._complain_of_refused()
@@ -114,11 +108,9 @@ class Watch:
             self._report()
         return None if milliseconds is None else milliseconds / 1000
 
-    def _may_crawl(self) -> bool:
-        """May the next turn prepare a scan? If not, nobody needs to know the latest of all processes."""
-        if self._engine.queue and self._engine.counters().pages_scanned != self._scan_pages:
-            return False  # one is under way
-        return bool(self._unasked or self._engine.queue) or time.monotonic() >= self._full_at
+    def _before_crawl(self) -> None:
+        self._scan_cpu, self._scan_bytes = time.process_time(), self._follower.bytes_read
+        self._follower.refresh()
 
     def _request(self) -> None:
         """One-shot: ask for a partial scan when processes were frozen; one request can wait at a time."""
@@ -160,12 +152,6 @@ class Watch:
         )
         self._totals.add(line)
         self._unasked.difference_update(process.pid for process in line.scanned)
-        self._scan_pages = self._engine.counters().pages_scanned
-        self._scan_cpu, self._scan_bytes = time.process_time(), follower.bytes_read
-        if report.mode == "full":
-            interval_seconds = self._engine.knobs.full_scan_interval / 1000
-            is_initial = report.cause == "initial"
-            self._full_at = 0.0 if is_initial else time.monotonic() + interval_seconds - _EARLY_SECONDS
         self._print(scan_as_json(line) if self._is_json else scan_as_text(line))
 
     def _complain_of_refused(self) -> None:
@@ -200,12 +186,14 @@ class Watch:
         as_text = end_as_json if self._is_json else end_as_text
         self._print(
             as_text(
-                self._totals,
-                self._engine.counters(),
-                at=time.time(),
-                page_size=self._engine.page_size,
-                nr_processes=self._follower.nr_processes,
-                seconds=time.monotonic() - self._began,
-                cpu_ms=round(time.process_time() * 1000) - self._cpu_before,
+                End(
+                    at=time.time(),
+                    totals=self._totals,
+                    counters=self._engine.counters(),
+                    page_size=self._engine.page_size,
+                    nr_processes=self._follower.nr_processes,
+                    seconds=time.monotonic() - self._began,
+                    cpu_ms=round(time.process_time() * 1000) - self._cpu_before,
+                )
             )
         )

@@ -186,8 +186,8 @@ def retake(
 
     A page that is stored once for several processes, and has been written by one of them since, gets storage
     of its own; a page that is new here and one with a page stored already shares its storage. (What is read
-    of it then is right for all who hold it.) Pages stored
-    apart that share a frame only since then stay apart.
+    of it then is right for all who hold it.) Pages that are stored apart, and share a frame only since then,
+    stay apart.
 
     The limit of the first snapshot applies to everything stored. Storage of pages that have gone is used
     again, so no engine may scan between this call and the unmapping of `Change.unmapped`. `previous` must not

@@ -332,7 +332,7 @@ void lksm_prune_chains(struct engine *engine, uint64_t now)
 {
 	engine->now = now;
 	for (struct index *index = engine->indexes; index; index = index->next)
-		stable_tree_prune(index);
+		chain_prune(index);
 }
 
 bool lksm_has_queue(const struct engine *engine)

@@ -7,38 +7,14 @@
 #ifndef STABLE_TREE_H
 #define STABLE_TREE_H
 
-#include "index.h"
-
-static inline struct stable_node *node_at(const struct engine *engine, uint32_t ref)
-{
-	return pool_at(&engine->nodes, ref);
-}
-
-/* May one more page be merged into it? */
-static inline bool node_has_room(const struct engine *engine, const struct stable_node *node)
-{
-	return node->nr_sharers < engine->max_page_sharing;
-}
-
-/* Walks the nodes of the content that is filed as @content: start with 0, ends with 0. */
-static inline uint32_t content_next(const struct engine *engine, uint32_t content, uint32_t ref)
-{
-	const struct stable_node *filed = node_at(engine, content);
-	if (filed->kind != NODE_CHAIN)
-		return ref ? 0 : content;
-	uint32_t next = ref ? node_at(engine, ref)->dup.next : filed->first_dup;
-	return ref && next == filed->first_dup ? 0 : next;
-}
+#include "chain.h"
 
 /*
  * A node of the content that equals @look's bytes, with room if any of them has; 0 if no merged page has
  * these bytes. May deepen @look's class. @place_ret is where a new content would be filed, if 0.
  */
 uint32_t stable_tree_find(struct index *index, struct look *look, struct place *place_ret);
-/*
- * The same for a visited page. A chain that is met collapses if it has one dup; if it is due to be pruned,
- * the fullest node that has room is found.
- */
+/* The same for a visited page, which may collapse or prune a chain that it meets: see chain_choose(). */
 uint32_t stable_tree_search(struct index *index, struct look *look, struct place *place_ret);
 /*
  * Makes a new node without sharers for @look's bytes: beside @equal, a node that has them, or filed at
@@ -55,7 +31,5 @@ void stable_tree_detach(struct index *index, uint32_t item_ref);
 void stable_tree_dissolve(struct index *index, uint32_t node_ref);
 /* The same for all nodes of the content that is filed as @content. */
 void stable_tree_dissolve_content(struct index *index, uint32_t content);
-/* Prunes every chain that is due: if it has one dup left it collapses. Costs nothing if none is due. */
-void stable_tree_prune(struct index *index);
 
 #endif

@@ -42,21 +42,21 @@ static const uint8_t *bytes_if_looked_at(const struct region *region, uint64_t p
 	return region_page(region, page);
 }
 
-static void take_sample(struct engine *engine, const struct index *index, uint64_t page, const uint8_t *bytes)
+static void take_sample(struct engine *engine, const struct trees *trees, uint64_t page, const uint8_t *bytes)
 {
 	struct ahead *ahead = &engine->ahead[page % AHEAD_PAGES];
 	ahead->bytes = bytes;
 	ahead->sample = page_sample(&engine->rules, bytes);
-	forest_prefetch_root(&index->stable, ahead->sample);
-	forest_prefetch_root(&index->unstable, ahead->sample);
+	forest_prefetch_root(&trees->stable, ahead->sample);
+	forest_prefetch_root(&trees->unstable, ahead->sample);
 }
 
-static void ask_for_twin(const struct engine *engine, const struct index *index, const uint8_t *bytes,
+static void ask_for_twin(const struct engine *engine, const struct trees *trees, const uint8_t *bytes,
 			 uint64_t sample)
 {
-	const uint8_t *twin = forest_peek(&index->stable, sample);
+	const uint8_t *twin = forest_peek(&trees->stable, sample);
 	if (!twin)
-		twin = forest_peek(&index->unstable, sample);
+		twin = forest_peek(&trees->unstable, sample);
 	if (!twin)
 		return;
 	uint64_t size = engine->rules.page_size < TWIN_LINES * LINE_SIZE ? engine->rules.page_size
@@ -70,19 +70,20 @@ static void ask_for_twin(const struct engine *engine, const struct index *index,
 void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 {
 	const struct index *index = region->slot->index;
+	const struct trees *trees = &index->trees[index_tree(index, region->node)];	/* of pages that were not moved */
 	const uint8_t *bytes;
 	uint64_t sample;
 
 	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_LINES)) != NULL)
 		page_prefetch_sample(&engine->rules, bytes);
 	if ((bytes = bytes_if_looked_at(region, page + TAKE_SAMPLE)) != NULL)
-		take_sample(engine, index, page + TAKE_SAMPLE, bytes);
+		take_sample(engine, trees, page + TAKE_SAMPLE, bytes);
 	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_OBJECT)) != NULL &&
 	    ahead_sample(engine, page + ASK_FOR_OBJECT, bytes, &sample)) {
-		forest_prefetch_object(&index->stable, sample);
-		forest_prefetch_object(&index->unstable, sample);
+		forest_prefetch_object(&trees->stable, sample);
+		forest_prefetch_object(&trees->unstable, sample);
 	}
 	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_TWIN)) != NULL &&
 	    ahead_sample(engine, page + ASK_FOR_TWIN, bytes, &sample))
-		ask_for_twin(engine, index, bytes, sample);
+		ask_for_twin(engine, trees, bytes, sample);
 }

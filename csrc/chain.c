@@ -24,7 +24,7 @@ static void queue_append(struct index *index, uint32_t chain_ref)
 	struct engine *engine = index->engine;
 	struct stable_node *chain = node_at(engine, chain_ref);
 	struct stable_node *last = index->last_chain ? node_at(engine, index->last_chain) : NULL;
-	chain->pruned = engine->now;
+	chain->pruned = engine->now < MAX_PRUNED ? engine->now : MAX_PRUNED;
 	if (last && last->pruned > chain->pruned)
 		chain->pruned = last->pruned;
 	chain->queue.next = 0;
@@ -127,9 +127,10 @@ static uint32_t chain_create(struct index *index, uint32_t ref)
 	struct stable_node *chain = node_at(engine, chain_ref);
 	chain->kind = NODE_CHAIN;
 	chain->key = node->key;
+	chain->chain_tree = node->tree;
 	chain->has_copy = node->is_owned;
 	chain->bytes = node->is_owned ? node->bytes : NULL;
-	forest_replace(&index->stable, ref, chain_ref);
+	forest_replace(&index->trees[node->tree].stable, ref, chain_ref);
 	node->kind = NODE_DUP;
 	ring_insert_first(engine, chain_ref, ref);
 	queue_append(index, chain_ref);
@@ -162,7 +163,7 @@ static uint32_t chain_collapse(struct index *index, uint32_t chain_ref)
 	node->key = chain->key;
 	if (!node->is_owned)
 		chain_free_copy(engine, chain);
-	forest_replace(&index->stable, chain_ref, ref);
+	forest_replace(&index->trees[chain->chain_tree].stable, chain_ref, ref);
 	index->nr_dups--;
 	chain_destroy(index, chain_ref);
 	return ref;
@@ -190,9 +191,28 @@ void chain_leave(struct index *index, uint32_t ref)
 	index->nr_dups--;
 	if (node_at(engine, chain_ref)->first_dup)
 		return;
-	forest_remove(&index->stable, chain_ref);
+	forest_remove(&index->trees[node_at(engine, chain_ref)->chain_tree].stable, chain_ref);
 	chain_free_copy(engine, node_at(engine, chain_ref));
 	chain_destroy(index, chain_ref);
+}
+
+bool chain_release(struct index *index, uint32_t ref)
+{
+	struct engine *engine = index->engine;
+	struct stable_node *node = node_at(engine, ref);
+
+	if (is_alone(engine, node->dup.chain)) {
+		chain_collapse(index, node->dup.chain);
+		return true;
+	}
+	if (node->is_owned) {
+		uint8_t *copy = frame_alloc(&engine->memory, engine->rules.page_size);
+		if (!copy)
+			return false;
+		node->bytes = memcpy(copy, node->bytes, engine->rules.page_size);
+	}
+	chain_leave(index, ref);
+	return true;
 }
 
 uint32_t chain_choose(struct index *index, uint32_t content)

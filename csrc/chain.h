@@ -35,6 +35,12 @@ void chain_add(struct index *index, uint32_t chain_ref, uint32_t ref);
 void chain_leave(struct index *index, uint32_t ref);
 
 /*
+ * A dup with sharers leaves for another tree. The bytes that it shared with other dups it has copied: false if there
+ * is no memory for that. The only dup of a chain becomes a plain node, and is in its tree still.
+ */
+bool chain_release(struct index *index, uint32_t ref);
+
+/*
  * The node of a content that a page may join: one with room, if any has. A chain of one dup collapses; of one
  * that is due to be pruned the fullest dup that has room is chosen.
  */

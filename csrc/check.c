@@ -122,13 +122,19 @@ static void check_frame(struct checker *checker, uint32_t ref)
 	     item = item_at(&engine->items, item)->sharer.next)
 		has_lender = item_region(&engine->items, item)->is_immutable &&
 			     item_bytes(&engine->items, item) == node->bytes;
-	expect(checker, node->is_owned || has_lender, "I4 node %u: borrows bytes that no immutable sharer has", ref);
+	expect(checker, node->is_owned || (has_lender && !engine->is_secure), "I4 node %u: borrows bytes that no immutable sharer has", ref);
+}
+
+/* The bytes of what is filed as @content. */
+static const uint8_t *content_bytes(const struct engine *engine, uint32_t content)
+{
+	return node_at(engine, content_next(engine, content, 0))->bytes;
 }
 
 static void check_key(struct checker *checker, struct index *index, uint32_t content)
 {
 	struct look look;
-	index_look(index, index->stable.bytes_of(index->stable.pool, content), &look);
+	index_look(index, content_bytes(checker->engine, content), &look);
 	expect(checker, node_at(checker->engine, content)->key == look.key,
 	       "I3 node %u: filed under another key than its frame's", content);
 }
@@ -183,6 +189,13 @@ static void check_dup(struct checker *checker, uint32_t chain_ref, uint32_t prev
 	expect(checker, !node->is_owned || node->bytes == chain->bytes, "I6 node %u: a second copy of one content", ref);
 }
 
+/* What there is in stable trees. */
+struct contents {
+	uint64_t nodes;			/* chains left out */
+	uint64_t chains;
+	uint64_t dups;
+};
+
 /* One content: a plain node, or a chain and its dups. Returns the number of nodes. */
 static uint64_t check_content(struct checker *checker, struct index *index, uint32_t content)
 {
@@ -199,13 +212,15 @@ static uint64_t check_content(struct checker *checker, struct index *index, uint
 	for (uint32_t ref = 0; length <= index->pages_shared && (ref = content_next(engine, content, ref)) != 0;) {
 		if (is_chain)
 			check_dup(checker, content, previous, ref);
+		expect(checker, node_at(engine, ref)->memory_node < engine->nr_nodes &&
+				(!is_chain || node_at(engine, ref)->tree == filed->chain_tree),
+		       "I18 node %u: on memory node %u, in tree %u", ref, (unsigned)node_at(engine, ref)->memory_node,
+		       (unsigned)node_at(engine, ref)->tree);
 		check_frame(checker, ref);
 		check_sharers(checker, ref);
 		length++;
 		previous = ref;
 	}
-	if (length)
-		check_key(checker, index, content);
 	expect(checker, length, "I6 node %u: a chain of nothing", content);
 	expect(checker, length <= index->pages_shared, "I6 node %u: its ring does not close", content);
 	checker->nr_frames += is_chain ? filed->bytes != NULL : filed->is_owned;
@@ -236,38 +251,73 @@ static void check_chains(struct checker *checker, const struct index *index, uin
 	       nr_met, nr_filed);
 }
 
-static void check_stable(struct checker *checker, struct index *index)
+/* One stable tree; the nodes, chains and dups in it are added up. */
+static void check_stable_tree(struct checker *checker, struct index *index, uint32_t tree, struct contents *contents)
 {
 	struct engine *engine = checker->engine;
-	uint64_t nr_nodes = 0, nr_chains = 0, nr_dups = 0;
-	uint64_t nr_left = check_forest(checker, &index->stable, "stable");
-	uint64_t nr_listed_before = checker->nr_listed;
+	const struct forest *forest = &index->trees[tree].stable;
+	uint64_t nr_left = check_forest(checker, forest, "stable");
 	uint32_t before = 0;
 
-	for (uint32_t content = 0; nr_left-- && (content = forest_next(&index->stable, content)) != 0;) {
+	for (uint32_t content = 0; nr_left-- && (content = forest_next(forest, content)) != 0;) {
 		uint64_t length = check_content(checker, index, content);
 		bool is_chain = node_at(engine, content)->kind == NODE_CHAIN;
-		nr_nodes += length;
-		nr_chains += is_chain;
-		nr_dups += is_chain ? length : 0;
+		contents->nodes += length;
+		contents->chains += is_chain;
+		contents->dups += is_chain ? length : 0;
+		expect(checker, node_at(engine, content)->tree == tree, "I18 node %u: is in tree %u, says %u", content, tree,
+		       (unsigned)node_at(engine, content)->tree);
 		if (!length)
 			continue;
+		check_key(checker, index, content);
 		if (before && node_at(engine, before)->key == node_at(engine, content)->key)
 			expect(checker,
-			       page_compare(&engine->rules, index->stable.bytes_of(index->stable.pool, before),
-					    index->stable.bytes_of(index->stable.pool, content)) < 0,
+			       page_compare(&engine->rules, content_bytes(engine, before),
+					    content_bytes(engine, content)) < 0,
 			       "I2 stable forest, object %u: not greater than the one before", content);
 		before = content;
 	}
-	check_chains(checker, index, nr_chains);
+}
+
+/* Nodes that wait to be filed again. */
+static void check_migrating(struct checker *checker, struct index *index, struct contents *contents)
+{
+	struct engine *engine = checker->engine;
+	uint64_t nr_met = 0;
+	uint32_t previous = 0;
+
+	for (uint32_t ref = index->first_migrating; ref && nr_met <= index->pages_shared;
+	     ref = node_at(engine, ref)->migrating.next) {
+		expect(checker, node_at(engine, ref)->kind == NODE_MIGRATING, "I18 node %u: on the migrate list, but of kind %u",
+		       ref, (unsigned)node_at(engine, ref)->kind);
+		expect(checker, node_at(engine, ref)->migrating.previous == previous,
+		       "I18 node %u: has a wrong link back on the migrate list", ref);
+		check_content(checker, index, ref);
+		contents->nodes++;
+		nr_met++;
+		previous = ref;
+	}
+	expect(checker, !nr_met || !engine->merge_across_nodes, "I18 %" PRIu64 " nodes migrate, but pages merge across nodes",
+	       nr_met);
+}
+
+static void check_stable(struct checker *checker, struct index *index)
+{
+	struct contents contents = { 0 };
+	uint64_t nr_listed_before = checker->nr_listed;
+
+	for (uint32_t tree = 0; tree < index->engine->nr_nodes; tree++)
+		check_stable_tree(checker, index, tree, &contents);
+	check_migrating(checker, index, &contents);
+	check_chains(checker, index, contents.chains);
 	uint64_t nr_listed = checker->nr_listed - nr_listed_before;
-	expect(checker, nr_nodes == index->pages_shared, "I7 pages_shared is %" PRIu64 ", recount %" PRIu64,
-	       index->pages_shared, nr_nodes);
-	expect(checker, nr_listed - nr_nodes == index->pages_sharing, "I7 pages_sharing is %" PRIu64 ", recount %" PRIu64,
-	       index->pages_sharing, nr_listed - nr_nodes);
-	expect(checker, nr_chains == index->nr_chains && nr_dups == index->nr_dups,
+	expect(checker, contents.nodes == index->pages_shared, "I7 pages_shared is %" PRIu64 ", recount %" PRIu64,
+	       index->pages_shared, contents.nodes);
+	expect(checker, nr_listed - contents.nodes == index->pages_sharing,
+	       "I7 pages_sharing is %" PRIu64 ", recount %" PRIu64, index->pages_sharing, nr_listed - contents.nodes);
+	expect(checker, contents.chains == index->nr_chains && contents.dups == index->nr_dups,
 	       "I7 chains and dups are %" PRIu64 " and %" PRIu64 ", recount %" PRIu64 " and %" PRIu64,
-	       index->nr_chains, index->nr_dups, nr_chains, nr_dups);
+	       index->nr_chains, index->nr_dups, contents.chains, contents.dups);
 }
 
 /* --- I8 to I11: items, regions, slots ---------------------------------------------------------- */
@@ -515,14 +565,17 @@ static void count_copies(struct checker *checker)
 uint64_t check(struct engine *engine, char *text, size_t size)
 {
 	struct checker checker = { .engine = engine, .text = text, .room = size };
-	struct work work = engine->work;	/* what checking costs is not booked */
+	struct work unbooked, *booked = engine->rules.work;	/* what checking costs */
 	if (size)
 		*text = '\0';
+	engine->rules.work = &unbooked;
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		struct counts counts = { 0 };
 		uint64_t nr_slots = 0, position = 0;
 		check_stable(&checker, index);
-		uint64_t nr_filed = check_forest(&checker, &index->unstable, "unstable");
+		uint64_t nr_filed = 0;
+		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++)
+			nr_filed += check_forest(&checker, &index->trees[tree].unstable, "unstable");
 		check_physical(&checker, index);
 		for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next, position++) {
 			if (slot->index != index)
@@ -551,6 +604,6 @@ uint64_t check(struct engine *engine, char *text, size_t size)
 	uint64_t nr_bytes = (checker.nr_frames + (uint64_t)(checker.nr_copies + 0.5)) << engine->rules.page_shift;
 	expect(&checker, nr_bytes == reserved, "I14 frames: %" PRIu64 " bytes reserved, recount %" PRIu64, reserved,
 	       nr_bytes);
-	engine->work = work;
+	engine->rules.work = booked;
 	return checker.nr_faults;
 }

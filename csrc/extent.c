@@ -31,10 +31,11 @@ static void unlink_region(struct region *region)
 }
 
 /* The lowest extent that ends after @start, or 0. */
-static uint32_t first_after(struct engine *engine, uint64_t start)
+static uint32_t first_after(const struct index *index, uint64_t start)
 {
+	struct engine *engine = index->engine;
 	uint32_t found = 0;
-	for (uint32_t ref = engine->extent_root; ref;) {
+	for (uint32_t ref = index->extent_root; ref;) {
 		bool is_after = extent_at(engine, ref)->end > start;
 		if (is_after)
 			found = ref;
@@ -43,24 +44,25 @@ static uint32_t first_after(struct engine *engine, uint64_t start)
 	return found;
 }
 
-static void insert(struct engine *engine, struct extent *extent)
+static void insert(struct index *index, struct extent *extent)
 {
+	struct engine *engine = index->engine;
 	uint32_t parent = 0, side = 0;
-	for (uint32_t ref = engine->extent_root; ref; ref = rb_at(&engine->extents, ref)->child[side]) {
+	for (uint32_t ref = index->extent_root; ref; ref = rb_at(&engine->extents, ref)->child[side]) {
 		parent = ref;
 		side = extent->start > extent_at(engine, ref)->start;
 	}
-	rb_insert(&engine->extents, &engine->extent_root, extent->ref, parent, side);
+	rb_insert(&engine->extents, &index->extent_root, extent->ref, parent, side);
 }
 
-static void destroy(struct engine *engine, struct extent *extent)
+static void destroy(struct index *index, struct extent *extent)
 {
-	rb_erase(&engine->extents, &engine->extent_root, extent->ref);
-	pool_destroy(&engine->extents, extent->ref);
+	rb_erase(&index->engine->extents, &index->extent_root, extent->ref);
+	pool_destroy(&index->engine->extents, extent->ref);
 }
 
 /* Moves all regions of @from into @into, which grows over it. */
-static void join(struct engine *engine, struct extent *into, struct extent *from)
+static void join(struct index *index, struct extent *into, struct extent *from)
 {
 	while (from->regions) {
 		struct region *region = from->regions;
@@ -69,7 +71,7 @@ static void join(struct engine *engine, struct extent *into, struct extent *from
 	}
 	if (from->end > into->end)
 		into->end = from->end;
-	destroy(engine, from);
+	destroy(index, from);
 }
 
 /* The first region of an extent that begins before @end, or NULL. */
@@ -78,26 +80,29 @@ static struct region *first_region(struct engine *engine, uint32_t ref, uint64_t
 	return ref && extent_at(engine, ref)->start < end ? extent_at(engine, ref)->regions : NULL;
 }
 
-struct region *extent_next_overlap(struct engine *engine, const struct region *region,
+struct region *extent_next_overlap(const struct index *index, const struct region *region,
 				   const struct region *previous)
 {
+	struct engine *engine = index->engine;
 	uint64_t start = (uint64_t)(uintptr_t)region->pages;
 	uint64_t end = start + (region->nr_array_pages << region->page_shift);
 
 	if (!region->nr_array_pages)
 		return NULL;
 	if (!previous)
-		return first_region(engine, first_after(engine, start), end);
+		return first_region(engine, first_after(index, start), end);
 	if (previous->next_in_extent)
 		return previous->next_in_extent;
 	return first_region(engine, rb_next(&engine->extents, previous->extent->ref), end);
 }
 
-bool extent_add(struct engine *engine, struct region *region)
+bool extent_add(struct region *region)
 {
+	struct index *index = region->slot->index;
+	struct engine *engine = index->engine;
 	uint64_t start = (uint64_t)(uintptr_t)region->pages;
 	uint64_t end = start + (region->nr_array_pages << region->page_shift);
-	uint32_t first = first_after(engine, start);
+	uint32_t first = first_after(index, start);
 
 	if (start == end)
 		return true;	/* all rows are absent: an extent without bytes would have no place in the order */
@@ -108,7 +113,7 @@ bool extent_add(struct engine *engine, struct region *region)
 			return false;
 		struct extent *extent = extent_at(engine, ref);
 		*extent = (struct extent){ .ref = ref, .start = start, .end = end };
-		insert(engine, extent);
+		insert(index, extent);
 		link_region(extent, region);
 		return true;
 	}
@@ -116,7 +121,7 @@ bool extent_add(struct engine *engine, struct region *region)
 	struct extent *extent = extent_at(engine, first);
 	uint32_t next;
 	while ((next = rb_next(&engine->extents, first)) != 0 && extent_at(engine, next)->start < end)
-		join(engine, extent, extent_at(engine, next));
+		join(index, extent, extent_at(engine, next));
 	/* No other extent lies between the two starts, so moving it keeps the order. */
 	if (start < extent->start)
 		extent->start = start;
@@ -127,7 +132,7 @@ bool extent_add(struct engine *engine, struct region *region)
 	return true;
 }
 
-void extent_remove(struct engine *engine, struct region *region)
+void extent_remove(struct region *region)
 {
 	struct extent *extent = region->extent;
 	if (!extent)
@@ -135,5 +140,5 @@ void extent_remove(struct engine *engine, struct region *region)
 	unlink_region(region);
 	region->extent = NULL;
 	if (!extent->regions)
-		destroy(engine, extent);
+		destroy(region->slot->index, extent);
 }

@@ -221,6 +221,14 @@ void forest_deepen(struct forest *forest, const struct page_rules *rules, uint64
 	}
 }
 
+bool forest_holds(const struct forest *forest, uint32_t ref)
+{
+	uint32_t root = *root_of((struct forest *)forest, *forest_key(forest->pool, ref));
+	while (rb_at(forest->pool, ref)->parent)
+		ref = rb_at(forest->pool, ref)->parent;
+	return ref == root;
+}
+
 uint32_t forest_next(const struct forest *forest, uint32_t ref)
 {
 	struct forest *mutable = (struct forest *)forest;

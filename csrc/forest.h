@@ -38,6 +38,9 @@ void forest_prefetch_object(const struct forest *forest, uint64_t key);
 /* The page of an object filed under @key, or NULL. Says nothing about its bytes. */
 const uint8_t *forest_peek(const struct forest *forest, uint64_t key);
 
+/* Is @ref, which is filed in this forest or in another one of its kind, filed here? Climbs to its root. */
+bool forest_holds(const struct forest *forest, uint32_t ref);
+
 /* Walks all objects in order: start with 0, ends with 0. */
 uint32_t forest_next(const struct forest *forest, uint32_t ref);
 

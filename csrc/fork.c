@@ -42,12 +42,18 @@ static bool fork_region(struct mm_slot *child, struct region *original)
 		.nr_array_pages = original->nr_array_pages,
 		.rows = original->rows,
 		.nr_pages = original->nr_pages,
+		.node = original->node,
 		.is_immutable = original->is_immutable,
 		.is_excluded = original->is_excluded,
 	};
 	if (mm_slot_map(child, &wanted))
 		return false;
 	struct region *copy = child->regions[child->nr_regions - 1];
+	if (original->nodes) {
+		if (!region_reserve_nodes(copy))
+			return false;
+		memcpy(copy->nodes, original->nodes, copy->nr_pages);
+	}
 	if (original->copies) {
 		copy->copies = memory_alloc(&child->engine->memory, LKSM_FOR_PROCESSES, copy->nr_pages * sizeof(*copy->copies));
 		if (!copy->copies)

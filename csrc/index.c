@@ -1,5 +1,5 @@
 /*
- * index.c - the forests of a domain and the set of sample keys they share.
+ * index.c - the forests of a domain, a pair for each memory node, and the set of sample keys they share.
  */
 #include "index.h"
 
@@ -25,10 +25,17 @@ struct index *index_get(struct engine *engine, uint32_t domain)
 	index = memory_alloc(&engine->memory, LKSM_FOR_ENGINE, sizeof(*index));
 	if (!index)
 		return NULL;
+	index->trees = memory_alloc(&engine->memory, LKSM_FOR_ENGINE, engine->nr_nodes * sizeof(*index->trees));
+	if (!index->trees) {
+		memory_free(&engine->memory, LKSM_FOR_ENGINE, index, sizeof(*index));
+		return NULL;
+	}
 	index->engine = engine;
 	index->domain = domain;
-	forest_init(&index->stable, &engine->memory, &engine->nodes, node_bytes);
-	forest_init(&index->unstable, &engine->memory, &engine->items, item_bytes);
+	for (uint32_t i = 0; i < engine->nr_nodes; i++) {
+		forest_init(&index->trees[i].stable, &engine->memory, &engine->nodes, node_bytes);
+		forest_init(&index->trees[i].unstable, &engine->memory, &engine->items, item_bytes);
+	}
 	keyset_init(&index->deepened, &engine->memory);
 	physical_init(&index->physical, &engine->memory, &engine->items, item_bytes);
 	zero_map_init(&index->zero, &engine->memory);
@@ -39,18 +46,45 @@ struct index *index_get(struct engine *engine, uint32_t domain)
 
 void index_put(struct index *index)
 {
+	struct engine *engine = index->engine;
 	if (index->nr_slots)
 		return;
-	struct index **link = &index->engine->indexes;
+	struct index **link = &engine->indexes;
 	while (*link != index)
 		link = &(*link)->next;
 	*link = index->next;
-	forest_deinit(&index->stable);
-	forest_deinit(&index->unstable);
+	tally_add(&engine->gone, &index->tally);
+	for (uint32_t i = 0; i < engine->nr_nodes; i++) {
+		forest_deinit(&index->trees[i].stable);
+		forest_deinit(&index->trees[i].unstable);
+	}
+	memory_free(&engine->memory, LKSM_FOR_ENGINE, index->trees, engine->nr_nodes * sizeof(*index->trees));
 	keyset_deinit(&index->deepened);
 	physical_deinit(&index->physical);
 	zero_map_deinit(&index->zero);
-	memory_free(&index->engine->memory, LKSM_FOR_ENGINE, index, sizeof(*index));
+	memory_free(&engine->memory, LKSM_FOR_ENGINE, index, sizeof(*index));
+}
+
+void tally_add(struct tally *sum, const struct tally *tally)
+{
+	sum->merged += tally->merged;
+	sum->broken += tally->broken;
+	sum->pages_scanned += tally->pages_scanned;
+	sum->pages_skipped += tally->pages_skipped;
+	sum->work.bytes_compared += tally->work.bytes_compared;
+	sum->work.bytes_hashed += tally->work.bytes_hashed;
+}
+
+/*
+ * The domain's bits, the lowest one first, head 63 bits and the serial number is added at their foot. So frames of
+ * domain 0 count from 0, and the fewer bits domains have, the more frames each may number: with 256 domains 2^55.
+ */
+uint64_t index_frame_id(const struct index *index, uint64_t serial)
+{
+	uint64_t start = 0;
+	for (uint32_t bit = 0; bit < 32; bit++)
+		start |= (uint64_t)(index->domain >> bit & 1) << (62 - bit);
+	return start + serial;
 }
 
 static void take_hash(const struct index *index, struct look *look)
@@ -85,8 +119,10 @@ void index_deepen(struct index *index, struct look *look)
 		look->is_deep = true;	/* stays under its sample; the order by bytes tells it apart */
 		return;
 	}
-	forest_deepen(&index->stable, &index->engine->rules, look->sample);
-	forest_deepen(&index->unstable, &index->engine->rules, look->sample);
+	for (uint32_t i = 0; i < index->engine->nr_nodes; i++) {
+		forest_deepen(&index->trees[i].stable, &index->engine->rules, look->sample);
+		forest_deepen(&index->trees[i].unstable, &index->engine->rules, look->sample);
+	}
 	take_hash(index, look);
 }
 

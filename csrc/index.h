@@ -12,6 +12,16 @@
 struct index *index_get(struct engine *engine, uint32_t domain);
 /* Frees the index if no process is left in its domain. */
 void index_put(struct index *index);
+void tally_add(struct tally *sum, const struct tally *tally);
+
+/* The number of the trees in which pages of a memory node are filed. */
+static inline uint32_t index_tree(const struct index *index, uint32_t memory_node)
+{
+	return index->engine->merge_across_nodes ? 0 : memory_node;
+}
+
+/* The public number of a frame: no two domains have the same, and none depends on what another domain does. */
+uint64_t index_frame_id(const struct index *index, uint64_t serial);
 
 /* Looks at a page for the first time in this visit. */
 void index_look(const struct index *index, const uint8_t *bytes, struct look *look_ret);
@@ -22,7 +32,7 @@ void index_look_sampled(const struct index *index, const uint8_t *bytes, uint64_
  * If there is no memory for it, @look is compared byte by byte instead. Either way search again.
  */
 void index_deepen(struct index *index, struct look *look);
-/* The object of @forest, one of the index's two, that has @look's bytes, or 0; deepens what collides on the way. */
+/* The object of @forest, one of the index's, that has @look's bytes, or 0; deepens what collides on the way. */
 uint32_t index_search(struct index *index, const struct forest *forest, struct look *look, struct place *place_ret);
 
 #endif

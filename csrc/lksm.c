@@ -6,6 +6,7 @@
 #include "check.h"
 #include "fork.h"
 #include "merge.h"
+#include "migrate.h"
 #include "mm_slot.h"
 #include "report.h"
 #include "scan.h"
@@ -34,18 +35,21 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 {
 	uint64_t page_size = options->page_size;
 	if (page_size < LINE_SIZE || page_size > (uint64_t)1 << 30 || page_size & (page_size - 1) ||
-	    options->max_page_sharing < 2 || !options->merge_window || options->merge_window > LKSM_MAX_WINDOW ||
+	    !options->nr_nodes || options->nr_nodes > LKSM_MAX_NODES || options->max_page_sharing < 2 || !options->merge_window || options->merge_window > LKSM_MAX_WINDOW ||
 	    !options->hash)
 		return LKSM_INVALID;
 	struct engine *engine = memory_alloc_first(sizeof(*engine));
 	if (!engine)
 		return LKSM_NO_MEMORY;
 	engine->memory.reserved[LKSM_FOR_ENGINE] = sizeof(*engine);
-	page_rules_init(&engine->rules, options, &engine->work);
+	page_rules_init(&engine->rules, options, &engine->gone.work);
 	pool_init(&engine->items, &engine->memory, LKSM_FOR_ITEMS, sizeof(struct rmap_item),
 		  sizeof(struct rmap_block));
 	pool_init(&engine->nodes, &engine->memory, LKSM_FOR_NODES, sizeof(struct stable_node), 0);
 	pool_init(&engine->extents, &engine->memory, LKSM_FOR_PROCESSES, sizeof(struct extent), 0);
+	engine->nr_nodes = options->nr_nodes;
+	engine->merge_across_nodes = true;
+	engine->is_secure = options->is_secure;
 	engine->initial_rounds = options->initial_rounds;
 	engine->max_page_sharing = options->max_page_sharing;
 	engine->merge_window = options->merge_window;
@@ -75,20 +79,36 @@ const char *lksm_error_text(const struct engine *engine)
 	return engine->error;
 }
 
-int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing)
+/* Some knobs must not change while any page is shared. */
+static int check_nothing_shared(struct engine *engine, const char *knob)
 {
 	struct lksm_counters counters;
+	report_counters(engine, -1, &counters);
+	if (!counters.pages_shared)
+		return LKSM_OK;
+	return fail(engine, LKSM_BUSY, "%s cannot change while %" PRIu64 " pages are shared", knob,
+		    counters.pages_shared);
+}
+
+int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing)
+{
 	if (max_page_sharing == engine->max_page_sharing)
 		return LKSM_OK;
 	if (max_page_sharing < 2)
 		return fail(engine, LKSM_INVALID, "max_page_sharing is %" PRIu64 ", expected at least 2",
 			    max_page_sharing);
-	report_counters(engine, -1, &counters);
-	if (counters.pages_shared)
-		return fail(engine, LKSM_BUSY, "max_page_sharing cannot change while %" PRIu64 " pages are shared",
-			    counters.pages_shared);
-	engine->max_page_sharing = max_page_sharing;
-	return LKSM_OK;
+	int error = check_nothing_shared(engine, "max_page_sharing");
+	if (!error)
+		engine->max_page_sharing = max_page_sharing;
+	return error;
+}
+
+int lksm_set_merge_across_nodes(struct engine *engine, bool is_on)
+{
+	int error = is_on == engine->merge_across_nodes ? LKSM_OK : check_nothing_shared(engine, "merge_across_nodes");
+	if (!error)
+		engine->merge_across_nodes = is_on;
+	return error;
 }
 
 void lksm_set_smart_scan(struct engine *engine, bool is_on)
@@ -135,6 +155,8 @@ int lksm_process_map(struct mm_slot *process, const struct lksm_region *region)
 	if (!region->rows && region->nr_pages > region->nr_array_pages)
 		return fail(engine, LKSM_INVALID, "a region of %" PRIu64 " pages is over an array of %" PRIu64,
 			    region->nr_pages, region->nr_array_pages);
+	if (region->node >= engine->nr_nodes)
+		return fail(engine, LKSM_INVALID, "memory node %u, the engine has %u", region->node, engine->nr_nodes);
 	for (uint64_t i = 0; region->rows && i < region->nr_pages; i++)
 		if (region->rows[i] < -1 || region->rows[i] >= (int64_t)region->nr_array_pages)
 			return fail(engine, LKSM_INVALID, "row %" PRId64 " is outside an array of %" PRIu64 " pages",
@@ -206,6 +228,36 @@ int lksm_process_advise(struct mm_slot *process, uint64_t start, uint64_t stop, 
 		region_set_flags(region, place, is_mergeable ? PAGE_MERGEABLE | zero : PAGE_OPTED_OUT);
 	}
 	return error;
+}
+
+int lksm_process_move(struct mm_slot *process, uint64_t start, uint64_t stop, uint32_t node)
+{
+	struct engine *engine = process->engine;
+	int error = check_range(process, start, stop);
+	if (error)
+		return error;
+	if (node >= engine->nr_nodes)
+		return fail(engine, LKSM_INVALID, "memory node %u, the engine has %u", node, engine->nr_nodes);
+	error = migrate_pages(process, start, stop, node);
+	return error ? fail(engine, error, "no memory to note the nodes of %" PRIu64 " pages", stop - start) : LKSM_OK;
+}
+
+int lksm_process_set_domain(struct mm_slot *process, uint32_t domain)
+{
+	struct engine *engine = process->engine;
+	if (domain == process->index->domain)
+		return LKSM_OK;
+	struct index *index = index_get(engine, domain);
+	if (!index || !mm_slot_prepare_index(process, index)) {
+		if (index)
+			index_put(index);
+		return fail(engine, LKSM_NO_MEMORY, "no memory for domain %u", domain);
+	}
+	forget_pages(process);
+	mm_slot_set_index(process, index);
+	if (engine->cursor.slot == process)
+		engine->rules.work = &index->tally.work;
+	return LKSM_OK;
 }
 
 bool lksm_process_join(struct mm_slot *process)
@@ -314,9 +366,7 @@ void lksm_begin_round(struct engine *engine, uint64_t now)
 	engine->nr_gated = 0;
 	engine->nr_begun_slots = 0;
 	engine->nr_scanned_slots = 0;
-	engine->round_merged = engine->merged;
-	engine->round_broken = engine->broken;
-	engine->round_pages = engine->pages_scanned;
+	engine->round_start = report_tally(engine, -1);
 }
 
 int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *nr_scanned_ret)
@@ -350,16 +400,22 @@ void lksm_unmerge(struct engine *engine)
 	for (struct mm_slot *slot = engine->slots; slot; slot = slot->next)
 		scan_dequeue(slot);
 	for (struct index *index = engine->indexes; index; index = index->next) {
-		unstable_tree_drop(index, 0);
-		for (uint32_t content = forest_next(&index->stable, 0); content;) {
-			uint32_t next = forest_next(&index->stable, content);
-			stable_tree_dissolve_content(index, content);
-			content = next;
-		}
+		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++)
+			unstable_tree_drop(index, tree, 0);
+		stable_tree_dissolve_all(index, ANY_NODE);
 	}
 	engine->scan_round = 0;
 	for (struct mm_slot *slot = engine->slots; slot; slot = slot->next)
 		forget_pages(slot);
+}
+
+int lksm_offline(struct engine *engine, uint32_t node)
+{
+	if (node >= engine->nr_nodes)
+		return fail(engine, LKSM_INVALID, "memory node %u, the engine has %u", node, engine->nr_nodes);
+	for (struct index *index = engine->indexes; index; index = index->next)
+		stable_tree_dissolve_all(index, node);
+	return LKSM_OK;
 }
 
 /* --- reports --------------------------------------------------------------------------------- */
@@ -374,12 +430,13 @@ void lksm_page_table(const struct mm_slot *process, int64_t *entries_ret)
 	report_page_table(process, entries_ret);
 }
 
-int lksm_explain(struct mm_slot *process, uint64_t page, struct lksm_explanation *explanation_ret)
+int lksm_explain(struct mm_slot *process, uint64_t page, bool across_domains,
+		 struct lksm_explanation *explanation_ret)
 {
 	if (page >= process->nr_pages)
 		return fail(process->engine, LKSM_INVALID, "page %" PRIu64 " is not within the %" PRIu64 " of the process",
 			    page, process->nr_pages);
-	*explanation_ret = report_explain(process, page);
+	*explanation_ret = report_explain(process, page, across_domains);
 	return LKSM_OK;
 }
 
@@ -411,9 +468,9 @@ int lksm_sharing_matrix(struct engine *engine, int64_t *matrix_ret)
 	return error ? fail(engine, error, "no memory to count sharers") : LKSM_OK;
 }
 
-void lksm_memory(const struct engine *engine, uint64_t *bytes_ret)
+void lksm_memory(const struct engine *engine, int64_t domain, uint64_t *bytes_ret)
 {
-	memcpy(bytes_ret, engine->memory.reserved, sizeof(engine->memory.reserved));
+	report_memory(engine, domain, bytes_ret);
 }
 
 uint64_t lksm_check(struct engine *engine, char *text, size_t size)

@@ -13,6 +13,7 @@
 #pragma once
 
 #define LKSM_MAX_WINDOW 16	/* the longest merge window, in scans */
+#define LKSM_MAX_NODES 256	/* the most memory nodes */
 
 enum lksm_error {
 	LKSM_OK = 0,
@@ -33,7 +34,9 @@ enum lksm_reason {
 	LKSM_ALREADY_SHARED,
 	LKSM_LIMIT,
 	LKSM_ABSENT,
-	LKSM_ZERO
+	LKSM_ZERO,
+	LKSM_OTHER_NODE,
+	LKSM_OTHER_DOMAIN
 };
 
 /* What an engine's memory is for; the index of lksm_memory()'s result. */
@@ -72,7 +75,9 @@ struct lksm_options {
 	uint64_t initial_rounds;	/* the checksum gate is closed below this round */
 	uint64_t max_page_sharing;	/* sharers a frame may have, at least 2 */
 	uint32_t merge_window;		/* scans that the score of a process covers, 1 to LKSM_MAX_WINDOW */
+	uint32_t nr_nodes;		/* memory nodes that pages may lie on, 1 to LKSM_MAX_NODES */
 	bool gate_first;		/* upstream's order: the gate in every round, and before merged contents */
+	bool is_secure;			/* frames are copies, also of immutable pages: none is ever a page's own bytes */
 	lksm_hash hash;			/* must live as long as the engine, as must the secrets */
 	const void *secret;		/* for keys and checksums: this engine's own */
 	const void *digest_secret;	/* for digests: the same in every engine */
@@ -86,6 +91,7 @@ struct lksm_region {
 	uint64_t nr_array_pages;	/* whole pages in the array */
 	const int64_t *rows;		/* page i is array page rows[i], -1 absent; NULL: page i itself */
 	uint64_t nr_pages;		/* pages of the region */
+	uint32_t node;			/* memory node that the pages lie on, below nr_nodes */
 	bool is_immutable;		/* the owner promises that the bytes never change */
 	bool is_excluded;		/* never to be merged */
 };
@@ -165,6 +171,11 @@ void lksm_engine_destroy(struct engine *engine);
 const char *lksm_error_text(const struct engine *engine);
 /* LKSM_BUSY while any page is shared, unless the value stays as it is. */
 int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing);
+/*
+ * On, as at first: pages of all memory nodes are compared. Off: those of one node only, each by itself.
+ * LKSM_BUSY while any page is shared, unless it stays as it is.
+ */
+int lksm_set_merge_across_nodes(struct engine *engine, bool is_on);
 /* On: pages that were visited often and are not merged are visited less and less often. Off at first. */
 void lksm_set_smart_scan(struct engine *engine, bool is_on);
 /* How long a chain is left alone after it was made or pruned, in the caller's clock. 0 at first. */
@@ -187,6 +198,13 @@ int lksm_process_read(struct mm_slot *process, uint64_t page, uint64_t nr_pages,
 /* Writes the owner's array, or this process's own copy after a fork. The page is private at once. */
 int lksm_process_write(struct mm_slot *process, uint64_t page, uint64_t offset, const void *bytes,
 		       uint64_t nr_bytes);
+/*
+ * The pages lie on that memory node from now on. A page that is merged takes its frame along, for all its sharers; where
+ * that is filed follows at the next visit of one of them. LKSM_NO_MEMORY: no page has moved.
+ */
+int lksm_process_move(struct mm_slot *process, uint64_t start, uint64_t stop, uint32_t node);
+/* Unmerges the process and has it compared with those of that domain from now on. LKSM_NO_MEMORY: it has not moved. */
+int lksm_process_set_domain(struct mm_slot *process, uint32_t domain);
 /* Mergeable: clears the opt-out. Not: opts out, and what is merged is private at once. */
 int lksm_process_advise(struct mm_slot *process, uint64_t start, uint64_t stop, bool is_mergeable);
 /* Makes every page mergeable that is neither excluded nor opted out. Returns whether any page is. */
@@ -219,6 +237,11 @@ int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *
  * dup any more, and the chain is gone. Searches prune the chains they meet too. Needs no memory.
  */
 void lksm_prune_chains(struct engine *engine, uint64_t now);
+/*
+ * Forgets all frames that lie on the memory node, in every domain: their pages are private, and what is counted of
+ * them changes at once. Needs no memory and never fails.
+ */
+int lksm_offline(struct engine *engine, uint32_t node);
 /* Does any process wait to be scanned? */
 bool lksm_has_queue(const struct engine *engine);
 /* The process that is queued behind @process, or first if that is NULL; NULL behind the last one. */
@@ -226,11 +249,13 @@ struct mm_slot *lksm_next_queued(const struct engine *engine, const struct mm_sl
 /* Forgets every item, frame, page on the zero frame and queued process. Needs no memory and never fails. */
 void lksm_unmerge(struct engine *engine);
 
-/* @domain: the counters of pages and items of that domain only, or -1 for all. */
+/* @domain: the counters of that domain only, but for those of rounds and the queue's; or -1 for all. */
 void lksm_counters(const struct engine *engine, int64_t domain, struct lksm_counters *counters_ret);
 /* One entry a page: frame id, or enum lksm_entry. */
 void lksm_page_table(const struct mm_slot *process, int64_t *entries_ret);
-int lksm_explain(struct mm_slot *process, uint64_t page, struct lksm_explanation *explanation_ret);
+/* @across_domains: may tell that a page which is not merged has a twin in another domain. */
+int lksm_explain(struct mm_slot *process, uint64_t page, bool across_domains,
+		 struct lksm_explanation *explanation_ret);
 /* Number of merged contents with at least @min_pages pages. */
 uint64_t lksm_nr_groups(struct engine *engine, int64_t domain, uint64_t min_pages);
 /* Writes as many as lksm_nr_groups() says. Digests cost reading the page, so they are optional. */
@@ -240,7 +265,10 @@ void lksm_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool
 int lksm_page_digest(struct mm_slot *process, uint64_t page, uint64_t *digest_ret);
 /* @matrix_ret: nr_processes squared, in order of creation. LKSM_NO_MEMORY if there is no room to count. */
 int lksm_sharing_matrix(struct engine *engine, int64_t *matrix_ret);
-/* Bytes reserved, by enum lksm_purpose. */
-void lksm_memory(const struct engine *engine, uint64_t *bytes_ret);
+/*
+ * Bytes reserved, by enum lksm_purpose. Of one domain, or -1 for all: then with what belongs to no domain, such as room
+ * for more frames.
+ */
+void lksm_memory(const struct engine *engine, int64_t domain, uint64_t *bytes_ret);
 /* Walks everything and changes nothing. Writes a line for each fault and returns their number. */
 uint64_t lksm_check(struct engine *engine, char *text, size_t size);

@@ -16,6 +16,7 @@
 #include "merge.h"
 
 #include "ahead.h"
+#include "migrate.h"
 #include "mm_slot.h"
 #include "smart_scan.h"
 #include "stable_tree.h"
@@ -36,11 +37,12 @@ bool compare_and_merge(struct engine *engine, uint32_t item_ref)
 {
 	struct rmap_item *item = item_at(&engine->items, item_ref);
 	struct index *index = item_region(&engine->items, item_ref)->slot->index;
+	uint32_t tree = index_tree(index, item_node(&engine->items, item_ref));
 	struct look look;
 	struct place place;
 
-	if (is_still_merged(engine, item_ref))		/* row 2: nothing has changed */
-		return true;
+	if (is_still_merged(engine, item_ref) && migrate_visited(index, item_ref))
+		return true;				/* rows 1 to 3: nothing has changed, but perhaps where it is filed */
 	detach(engine, item_ref);			/* row 4: broken, or filed in an earlier round */
 	if (engine->smart_scan && smart_scan_skips(item))	/* 12.3: it has been visited often enough */
 		return false;
@@ -53,7 +55,7 @@ bool compare_and_merge(struct engine *engine, uint32_t item_ref)
 	if (engine->gate_first && goes_to_zero(engine, item_ref, &look))	/* row 8, in upstream's place */
 		return true;
 
-	uint32_t node = stable_tree_search(index, &look, &place);
+	uint32_t node = stable_tree_search(index, tree, &look, &place);
 	if (node && node_has_room(engine, node_at(engine, node))) {
 		stable_tree_attach(index, node, item_ref);	/* row 6: joins a merged content */
 		return true;
@@ -63,12 +65,12 @@ bool compare_and_merge(struct engine *engine, uint32_t item_ref)
 	if (!engine->gate_first && goes_to_zero(engine, item_ref, &look))	/* row 8: all zeros */
 		return true;
 
-	uint32_t twin = unstable_tree_search(index, &look, &place);
+	uint32_t twin = unstable_tree_search(index, tree, &look, &place);
 	if (!twin)
-		unstable_tree_insert(index, item_ref, &look, &place);	/* row 10: no twin yet */
-	else if (is_offered(engine, twin))
+		unstable_tree_insert(index, tree, item_ref, &look, &place);	/* row 10: no twin yet */
+	else if (is_offered(engine, twin) && index_tree(index, item_node(&engine->items, twin)) == tree)
 		merge_pair(index, item_ref, twin, &look);		/* rows 11 to 15 */
-	/* Row 9: the twin is no longer offered for merging. We wait, VOLATILE, until it is gone. */
+	/* Row 9: the twin is no longer offered for merging, or lies elsewhere. We wait, VOLATILE, until it is gone. */
 	return true;
 }
 
@@ -193,32 +195,39 @@ static bool is_gated(struct engine *engine, uint32_t item_ref, struct look *look
 
 /*
  * The bytes that shall stand for a pair. Borrowed from the page scanned second if that is immutable,
- * else from its twin if that is, else copied. NULL if there is no memory, or if the page does not hold
- * still long enough to be copied.
+ * else from its twin if that is, else copied. Copied in any case if the engine is secure. False if there is no memory.
  */
-static const uint8_t *choose_frame(struct engine *engine, uint32_t item_ref, uint32_t twin_ref,
-				   bool *is_owned_ret)
+static bool choose_frame(struct engine *engine, uint32_t item_ref, uint32_t twin_ref, struct frame *frame_ret)
 {
 	const uint8_t *bytes = item_bytes(&engine->items, item_ref);
-	*is_owned_ret = false;
-	if (item_region(&engine->items, item_ref)->is_immutable)
-		return bytes;
-	if (item_region(&engine->items, twin_ref)->is_immutable)
-		return item_bytes(&engine->items, twin_ref);
-	uint8_t *copy = frame_alloc(&engine->memory, engine->rules.page_size);
-	if (!copy)
-		return NULL;
-	memcpy(copy, bytes, engine->rules.page_size);
-	*is_owned_ret = true;
-	return copy;
+	uint32_t lender = item_region(&engine->items, item_ref)->is_immutable ? item_ref : twin_ref;
+	struct frame frame = { .memory_node = item_node(&engine->items, item_ref) };
+
+	if (item_region(&engine->items, lender)->is_immutable && !engine->is_secure) {
+		frame.bytes = item_bytes(&engine->items, lender);
+	} else {
+		uint8_t *copy = frame_alloc(&engine->memory, engine->rules.page_size);
+		if (!copy)
+			return false;
+		frame.bytes = memcpy(copy, bytes, engine->rules.page_size);
+		frame.is_owned = true;
+	}
+	*frame_ret = frame;
+	return true;
 }
 
 /* Does the item's page equal the frame now? Immutable pages did when they were searched for. */
-static bool is_equal(const struct engine *engine, uint32_t item_ref, const uint8_t *frame, bool is_owned)
+static bool is_equal(const struct engine *engine, uint32_t item_ref, const struct frame *frame)
 {
-	if (!is_owned && item_region(&engine->items, item_ref)->is_immutable)
+	if (!frame->is_owned && item_region(&engine->items, item_ref)->is_immutable)
 		return true;
-	return !page_compare(&engine->rules, item_bytes(&engine->items, item_ref), frame);
+	return !page_compare(&engine->rules, item_bytes(&engine->items, item_ref), frame->bytes);
+}
+
+static void give_up(struct engine *engine, const struct frame *frame)
+{
+	if (frame->is_owned)
+		frame_free(&engine->memory, (uint8_t *)frame->bytes, engine->rules.page_size);
 }
 
 /* Two equal pages become one frame, unless one of them was written since they were compared. */
@@ -226,30 +235,28 @@ static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref
 {
 	struct engine *engine = index->engine;
 	struct look frame_look = *look;
+	struct frame frame;
 	struct place place;
-	bool is_owned;
 
 	if (engine->before_merge)
 		engine->before_merge(engine->before_merge_data);
-	const uint8_t *frame = choose_frame(engine, item_ref, twin_ref, &is_owned);
-	if (!frame)
+	if (!choose_frame(engine, item_ref, twin_ref, &frame))
 		return;							/* row 12 */
-	if (!is_equal(engine, item_ref, frame, is_owned) || !is_equal(engine, twin_ref, frame, is_owned)) {
-		if (is_owned)
-			frame_free(&engine->memory, (uint8_t *)frame, engine->rules.page_size);
+	if (!is_equal(engine, item_ref, &frame) || !is_equal(engine, twin_ref, &frame)) {
+		give_up(engine, &frame);
 		return;							/* row 13 */
 	}
 	if (!item_region(&engine->items, item_ref)->is_immutable)
-		index_look(index, frame, &frame_look);
+		index_look(index, frame.bytes, &frame_look);
 	detach(engine, twin_ref);
-	uint32_t equal = stable_tree_search(index, &frame_look, &place);
+	uint32_t equal = stable_tree_search(index, index_tree(index, frame.memory_node), &frame_look, &place);
 	uint32_t node = 0;
 	if (equal && node_has_room(engine, node_at(engine, equal)))
 		node = equal;	/* both were written since, to bytes that are merged already */
 	else
-		node = stable_tree_insert(index, &frame_look, equal, &place, frame, is_owned);
-	if (is_owned && (!node || node == equal))
-		frame_free(&engine->memory, (uint8_t *)frame, engine->rules.page_size);
+		node = stable_tree_insert(index, &frame_look, equal, &place, &frame);
+	if (!node || node == equal)
+		give_up(engine, &frame);
 	if (!node)
 		return;							/* row 14 */
 	stable_tree_attach(index, node, twin_ref);

@@ -111,6 +111,17 @@ void region_set_flags(struct region *region, uint64_t page, uint8_t flags)
 	region->flags[page] = flags;
 }
 
+bool region_reserve_nodes(struct region *region)
+{
+	if (!region->nodes) {
+		region->nodes = process_alloc(region->slot->engine, region->nr_pages);
+		if (!region->nodes)
+			return false;
+		memset(region->nodes, region->node, region->nr_pages);
+	}
+	return true;
+}
+
 void region_drop_copy(struct region *region, uint64_t page)
 {
 	struct engine *engine = region->slot->engine;
@@ -122,30 +133,57 @@ void region_drop_copy(struct region *region, uint64_t page)
 	process_free(engine, copy, sizeof(*copy));
 }
 
+uint64_t region_bytes(const struct region *region)
+{
+	uint64_t nr_pages = region->nr_pages, bytes = sizeof(*region) + nr_pages;
+	if (region->copies)
+		bytes += nr_pages * sizeof(*region->copies);
+	if (region->nodes)
+		bytes += nr_pages;
+	return bytes + nr_blocks(nr_pages) * sizeof(*region->blocks);
+}
+
+uint64_t region_item_bytes(const struct region *region)
+{
+	const struct pool *items = &region->slot->engine->items;
+	uint64_t bytes = 0;
+	for (uint64_t page = 0; page < region->nr_pages; page += POOL_CHUNK_OBJECTS)
+		if (region->blocks[page >> POOL_CHUNK_SHIFT])
+			bytes += items->header_size + objects_in_block(region, page) * (uint64_t)items->object_size;
+	return bytes;
+}
+
 static void region_destroy(struct region *region)
 {
 	struct engine *engine = region->slot->engine;
-	extent_remove(engine, region);
+	extent_remove(region);
 	if (region->copies)
 		for (uint64_t page = 0; page < region->nr_pages; page++)
 			region_drop_copy(region, page);
 	process_free(engine, region->copies, region->nr_pages * sizeof(*region->copies));
+	process_free(engine, region->nodes, region->nr_pages);
 	process_free(engine, region->flags, region->nr_pages);
 	process_free(engine, region->blocks, nr_blocks(region->nr_pages) * sizeof(*region->blocks));
 	process_free(engine, region, sizeof(*region));
+}
+
+/* Marks the regions of a domain that lie over the region's bytes. False if there is no memory. */
+static bool mark_overlapping(const struct index *index, const struct region *region)
+{
+	struct region *other = NULL;
+	while ((other = extent_next_overlap(index, region, other)) != NULL)
+		if (!region_mark_aliased(other))
+			return false;
+	return true;
 }
 
 /*
  * Files the region among those that lie over the same bytes; those are aliased from now on. What may
  * fail comes first; a region marked in vain stays marked.
  */
-static bool find_aliases(struct engine *engine, struct region *region)
+static bool find_aliases(struct region *region)
 {
-	struct region *other = NULL;
-	while ((other = extent_next_overlap(engine, region, other)) != NULL)
-		if (!region_mark_aliased(other))
-			return false;
-	return extent_add(engine, region);
+	return mark_overlapping(region->slot->index, region) && extent_add(region);
 }
 
 /* A region of @slot that nothing knows of yet, or NULL. */
@@ -164,13 +202,14 @@ static struct region *region_create(struct mm_slot *slot, const struct lksm_regi
 		.nr_pages = wanted->nr_pages,
 		.nr_present = wanted->nr_pages,
 		.page_shift = engine->rules.page_shift,
+		.node = (uint8_t)wanted->node,
 		.is_immutable = wanted->is_immutable,
 		.is_excluded = wanted->is_excluded,
 		.is_aliased = wanted->rows != NULL,
 	};
 	region->flags = process_alloc(engine, wanted->nr_pages);
 	region->blocks = process_alloc(engine, nr_blocks(wanted->nr_pages) * sizeof(*region->blocks));
-	if (!region->flags || !region->blocks || !find_aliases(engine, region)) {
+	if (!region->flags || !region->blocks || !find_aliases(region)) {
 		region_destroy(region);
 		return NULL;
 	}
@@ -285,6 +324,28 @@ void mm_slot_destroy(struct mm_slot *slot)
 	slot->index->nr_slots--;
 	index_put(slot->index);
 	process_free(engine, slot, sizeof(*slot));
+}
+
+bool mm_slot_prepare_index(struct mm_slot *slot, const struct index *index)
+{
+	for (uint64_t i = 0; i < slot->nr_regions; i++)
+		if (!mark_overlapping(index, slot->regions[i]))
+			return false;
+	return pool_reserve(&slot->engine->extents, slot->nr_regions);
+}
+
+void mm_slot_set_index(struct mm_slot *slot, struct index *index)
+{
+	assert(!slot->rmap_items);
+	struct index *old = slot->index;
+	for (uint64_t i = 0; i < slot->nr_regions; i++)
+		extent_remove(slot->regions[i]);
+	slot->index = index;
+	for (uint64_t i = 0; i < slot->nr_regions; i++)
+		extent_add(slot->regions[i]);
+	index->nr_slots++;
+	old->nr_slots--;
+	index_put(old);
 }
 
 bool mm_slot_is_mergeable(const struct mm_slot *slot)

@@ -11,6 +11,13 @@ struct mm_slot *mm_slot_create(struct engine *engine, uint32_t domain);
 /* All items must be gone, and no page on the zero frame. */
 void mm_slot_destroy(struct mm_slot *slot);
 int mm_slot_map(struct mm_slot *slot, const struct lksm_region *region);
+/* Gets ready for another domain: all that may fail. */
+bool mm_slot_prepare_index(struct mm_slot *slot, const struct index *index);
+/* Its pages are compared with those of that domain from now on. All items must be gone, and no page on the zero frame. */
+void mm_slot_set_index(struct mm_slot *slot, struct index *index);
+/* Bytes of one of its regions: the region itself and what it keeps for each page, and its items. */
+uint64_t region_bytes(const struct region *region);
+uint64_t region_item_bytes(const struct region *region);
 
 /* The region that holds @page of the process, and the page's place in it. */
 struct region *mm_slot_region(const struct mm_slot *slot, uint64_t page, uint64_t *place_ret);
@@ -23,6 +30,8 @@ void mm_slot_push_window(struct mm_slot *slot);
 
 /* Sets the flags of a page but PAGE_ZERO, keeping the counts of mergeable and present pages. */
 void region_set_flags(struct region *region, uint64_t page, uint8_t flags);
+/* Room to note a memory node for each page. False if there is no memory. */
+bool region_reserve_nodes(struct region *region);
 /* The page is where its array says again; a copy goes with its last user. */
 void region_drop_copy(struct region *region, uint64_t page);
 /* Enters the items it has in the physical map, and its zero pages in theirs; from now on every visit does. */
@@ -38,6 +47,12 @@ void item_destroy(struct region *region, uint64_t page);
 static inline bool page_is_present(const struct region *region, uint64_t page)
 {
 	return !(region->flags[page] & PAGE_UNMAPPED);
+}
+
+/* The memory node that a page's own bytes lie on. */
+static inline uint32_t page_node(const struct region *region, uint64_t page)
+{
+	return region->nodes ? region->nodes[page] : region->node;
 }
 
 /* Where the bytes of a page are. Not for rows that are absent. */
@@ -64,6 +79,12 @@ static inline uint64_t item_page(const struct pool *items, uint32_t ref)
 {
 	const struct rmap_block *block = pool_header(items, ref);
 	return block->first_page + (ref & (POOL_CHUNK_OBJECTS - 1));
+}
+
+/* The memory node that the item's page lies on, unless it is merged. */
+static inline uint32_t item_node(const struct pool *items, uint32_t ref)
+{
+	return page_node(item_region(items, ref), item_page(items, ref));
 }
 
 /* Where the bytes of the item's page are. */

@@ -148,15 +148,32 @@ void pool_chunk_destroy(struct pool *pool, uint32_t id, uint32_t nr_objects)
 	pool->free_ids[pool->nr_free_ids++] = id;
 }
 
+/* A chunk of free objects. */
+static bool add_objects(struct pool *pool)
+{
+	uint32_t id = pool_chunk_create(pool, POOL_CHUNK_OBJECTS);
+	if (!id)
+		return false;
+	for (uint32_t place = POOL_CHUNK_OBJECTS; place-- > 0;)
+		pool_destroy(pool, (id << POOL_CHUNK_SHIFT) + place);
+	return true;
+}
+
+bool pool_reserve(struct pool *pool, uint64_t nr_objects)
+{
+	uint64_t nr_free = 0;
+	for (uint32_t ref = pool->free_object; ref && nr_free < nr_objects; ref = *(uint32_t *)pool_at(pool, ref))
+		nr_free++;
+	for (; nr_free < nr_objects; nr_free += POOL_CHUNK_OBJECTS)
+		if (!add_objects(pool))
+			return false;
+	return true;
+}
+
 uint32_t pool_create(struct pool *pool)
 {
-	if (!pool->free_object) {
-		uint32_t id = pool_chunk_create(pool, POOL_CHUNK_OBJECTS);
-		if (!id)
-			return 0;
-		for (uint32_t place = POOL_CHUNK_OBJECTS; place-- > 0;)
-			pool_destroy(pool, (id << POOL_CHUNK_SHIFT) + place);
-	}
+	if (!pool->free_object && !add_objects(pool))
+		return 0;
 	uint32_t ref = pool->free_object;
 	uint32_t *object = pool_at(pool, ref);
 	pool->free_object = *object;

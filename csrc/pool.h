@@ -28,6 +28,8 @@ void pool_init(struct pool *pool, struct memory *memory, enum lksm_purpose purpo
 	       uint32_t header_size);
 void pool_deinit(struct pool *pool);
 
+/* Free objects for the next so many pool_create(). False if there is no memory. */
+bool pool_reserve(struct pool *pool, uint64_t nr_objects);
 /* A zeroed object, or 0. */
 uint32_t pool_create(struct pool *pool);
 void pool_destroy(struct pool *pool, uint32_t ref);

@@ -41,6 +41,12 @@ static uint32_t node_of(const struct engine *engine, uint32_t ref)
 	return 0;
 }
 
+/* The public number of a node's frame. */
+static int64_t frame_of(const struct index *index, uint32_t node)
+{
+	return (int64_t)index_frame_id(index, node_at(index->engine, node)->serial);
+}
+
 void report_page_table(const struct mm_slot *slot, int64_t *entries_ret)
 {
 	const struct engine *engine = slot->engine;
@@ -54,7 +60,7 @@ void report_page_table(const struct mm_slot *slot, int64_t *entries_ret)
 			else if (region->flags[page] & PAGE_ZERO)
 				*entries_ret++ = LKSM_ENTRY_ZERO;
 			else if (node)
-				*entries_ret++ = (int64_t)node_at(engine, node)->frame_id;
+				*entries_ret++ = frame_of(slot->index, node);
 			else
 				*entries_ret++ = LKSM_ENTRY_PRIVATE;
 		}
@@ -111,14 +117,61 @@ static uint32_t find_full_node(struct index *index, uint32_t ref)
 	struct look look;
 	struct place place;
 	index_look(index, item_bytes(&index->engine->items, ref), &look);
-	uint32_t node = stable_tree_find(index, &look, &place);
+	uint32_t tree = index_tree(index, item_node(&index->engine->items, ref));
+	uint32_t node = stable_tree_find(index, tree, &look, &place);
 	return node && !node_has_room(index->engine, node_at(index->engine, node)) ? node : 0;
 }
 
-struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number)
+/* Is there a merged content or a candidate with the item's bytes, in any tree of the index but one? */
+static bool has_twin(struct index *index, uint32_t ref, const struct trees *but)
+{
+	for (uint32_t i = 0; i < index->engine->nr_nodes; i++) {
+		const struct trees *trees = &index->trees[i];
+		struct look look;
+		struct place place;
+		if (trees == but)
+			continue;
+		index_look(index, item_bytes(&index->engine->items, ref), &look);
+		if ((index_search(index, &trees->stable, &look, &place) ||
+		     index_search(index, &trees->unstable, &look, &place)))
+			return true;
+	}
+	return false;
+}
+
+static bool has_twin_elsewhere(struct index *index, uint32_t ref)
+{
+	for (struct index *other = index->engine->indexes; other; other = other->next)
+		if (other != index && has_twin(other, ref, NULL))
+			return true;
+	return false;
+}
+
+/* Why a page that was visited is in no frame. */
+static void explain_unmerged(struct index *index, uint32_t ref, bool across_domains,
+			     struct lksm_explanation *explanation)
+{
+	const struct engine *engine = index->engine;
+	uint32_t full = find_full_node(index, ref);
+
+	if (full) {
+		explanation->reason = LKSM_LIMIT;
+		explanation->nr_sharers = node_at(engine, full)->nr_sharers;
+	} else if (!engine->merge_across_nodes &&
+		   has_twin(index, ref, &index->trees[index_tree(index, item_node(&engine->items, ref))])) {
+		explanation->reason = LKSM_OTHER_NODE;
+	} else if (across_domains && has_twin_elsewhere(index, ref)) {
+		explanation->reason = LKSM_OTHER_DOMAIN;
+	} else {
+		bool is_unique = item_at(&engine->items, ref)->state == ITEM_UNSTABLE;
+		explanation->reason = is_unique ? LKSM_UNIQUE : LKSM_VOLATILE;
+	}
+}
+
+struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number, bool across_domains)
 {
 	struct engine *engine = slot->engine;
-	struct work work = engine->work;	/* what explaining costs is not booked */
+	struct work unbooked, *booked = engine->rules.work;	/* what explaining costs */
 	struct lksm_explanation explanation = { .frame = -1, .other_process = -1, .other_page = -1 };
 	uint64_t page;
 	const struct region *region = mm_slot_region(slot, number, &page);
@@ -127,8 +180,9 @@ struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number)
 	const struct rmap_item *item = ref ? item_at(&engine->items, ref) : NULL;
 
 	number_slots(engine);
+	engine->rules.work = &unbooked;
 	if (node) {
-		explanation.frame = (int64_t)node_at(engine, node)->frame_id;
+		explanation.frame = frame_of(slot->index, node);
 		explanation.nr_sharers = node_at(engine, node)->nr_sharers;
 		name_other(engine, first_sharer(engine, node_at(engine, node), ref), &explanation);
 	}
@@ -153,13 +207,9 @@ struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number)
 		explanation.reason = LKSM_VOLATILE;
 		explanation.is_private = true;
 	} else {
-		uint32_t full = find_full_node(slot->index, ref);
-		bool is_unique = item_at(&engine->items, ref)->state == ITEM_UNSTABLE;
-		explanation.reason = full ? LKSM_LIMIT : is_unique ? LKSM_UNIQUE : LKSM_VOLATILE;
-		if (full)
-			explanation.nr_sharers = node_at(engine, full)->nr_sharers;
+		explain_unmerged(slot->index, ref, across_domains, &explanation);
 	}
-	engine->work = work;
+	engine->rules.work = booked;
 	return explanation;
 }
 
@@ -180,8 +230,8 @@ uint64_t report_nr_groups(struct engine *engine, int64_t domain, uint64_t min_pa
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		if (domain >= 0 && index->domain != domain)
 			continue;
-		for (uint32_t content = 0; (content = forest_next(&index->stable, content)) != 0;)
-			nr_groups += nr_pages_of(engine, content) >= min_pages;
+		for (struct content_walk walk = { 0, 0 }; stable_tree_next(index, &walk);)
+			nr_groups += nr_pages_of(engine, walk.content) >= min_pages;
 	}
 	return nr_groups;
 }
@@ -190,8 +240,8 @@ uint64_t report_nr_groups(struct engine *engine, int64_t domain, uint64_t min_pa
 static void add_node(struct engine *engine, const struct stable_node *node, uint64_t serial,
 		     struct lksm_group *group, uint32_t *first)
 {
-	if (!group->pages || (int64_t)node->frame_id < group->frame)
-		group->frame = (int64_t)node->frame_id;
+	if (!group->pages || (int64_t)node->serial < group->frame)
+		group->frame = (int64_t)node->serial;
 	group->pages += node->nr_sharers;
 	for (uint32_t ref = node->sharers; ref; ref = item_at(&engine->items, ref)->sharer.next) {
 		struct mm_slot *slot = item_region(&engine->items, ref)->slot;
@@ -209,6 +259,7 @@ static struct lksm_group make_group(struct engine *engine, uint32_t content, uin
 	uint32_t first = 0;
 	for (uint32_t ref = 0; (ref = content_next(engine, content, ref)) != 0;)
 		add_node(engine, node_at(engine, ref), serial, &group, &first);
+	group.frame = (int64_t)index_frame_id(item_region(&engine->items, first)->slot->index, (uint64_t)group.frame);
 	group.first_process = (int64_t)item_region(&engine->items, first)->slot->position;
 	group.first_page = page_number(engine, first);
 	group.is_zero = page_is_zero(&engine->rules, bytes);
@@ -225,9 +276,9 @@ void report_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bo
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		if (domain >= 0 && index->domain != domain)
 			continue;
-		for (uint32_t content = 0; (content = forest_next(&index->stable, content)) != 0;)
-			if (nr_pages_of(engine, content) >= min_pages)
-				*groups_ret++ = make_group(engine, content, ++serial, with_digests);
+		for (struct content_walk walk = { 0, 0 }; stable_tree_next(index, &walk);)
+			if (nr_pages_of(engine, walk.content) >= min_pages)
+				*groups_ret++ = make_group(engine, walk.content, ++serial, with_digests);
 	}
 }
 
@@ -261,8 +312,8 @@ int report_sharing_matrix(struct engine *engine, int64_t *matrix_ret)
 		return LKSM_NO_MEMORY;
 	uint64_t *present = (uint64_t *)(counts + nr_slots);
 	for (struct index *index = engine->indexes; index; index = index->next) {
-		for (uint32_t content = 0; (content = forest_next(&index->stable, content)) != 0;) {
-			for (uint32_t ref = 0; (ref = content_next(engine, content, ref)) != 0;) {
+		for (struct content_walk walk = { 0, 0 }; stable_tree_next(index, &walk);) {
+			for (uint32_t ref = 0; (ref = content_next(engine, walk.content, ref)) != 0;) {
 				uint64_t nr_present = count_sharers(engine, node_at(engine, ref), counts,
 								    present);
 				for (uint64_t i = 0; i < nr_present; i++)
@@ -280,23 +331,33 @@ int report_sharing_matrix(struct engine *engine, int64_t *matrix_ret)
 
 /* --- counters -------------------------------------------------------------------------------- */
 
+struct tally report_tally(const struct engine *engine, int64_t domain)
+{
+	struct tally tally = domain < 0 ? engine->gone : (struct tally){ 0 };
+	for (const struct index *index = engine->indexes; index; index = index->next)
+		if (domain < 0 || index->domain == domain)
+			tally_add(&tally, &index->tally);
+	return tally;
+}
+
 void report_counters(const struct engine *engine, int64_t domain, struct lksm_counters *counters_ret)
 {
+	struct tally all = report_tally(engine, -1), tally = report_tally(engine, domain);
 	struct lksm_counters counters = {
-		.merged = engine->merged,
-		.broken = engine->broken,
-		.pages_scanned = engine->pages_scanned,
+		.merged = tally.merged,
+		.broken = tally.broken,
+		.pages_scanned = tally.pages_scanned,
 		.scan_round = engine->scan_round,
 		.crawl_round = engine->crawl_round,
 		.nr_gated = engine->nr_gated,
 		.nr_begun_slots = engine->nr_begun_slots,
 		.nr_scanned_slots = engine->nr_scanned_slots,
-		.round_merged = engine->merged - engine->round_merged,
-		.round_broken = engine->broken - engine->round_broken,
-		.round_pages = engine->pages_scanned - engine->round_pages,
-		.pages_skipped = engine->pages_skipped,
-		.bytes_compared = engine->work.bytes_compared,
-		.bytes_hashed = engine->work.bytes_hashed,
+		.round_merged = all.merged - engine->round_start.merged,
+		.round_broken = all.broken - engine->round_start.broken,
+		.round_pages = all.pages_scanned - engine->round_start.pages_scanned,
+		.pages_skipped = tally.pages_skipped,
+		.bytes_compared = tally.work.bytes_compared,
+		.bytes_hashed = tally.work.bytes_hashed,
 	};
 	for (const struct index *index = engine->indexes; index; index = index->next) {
 		if (domain >= 0 && index->domain != domain)
@@ -318,6 +379,46 @@ void report_counters(const struct engine *engine, int64_t domain, struct lksm_co
 		counters.nr_frozen += slot->pending == LKSM_PENDING_FROZEN;
 	}
 	*counters_ret = counters;
+}
+
+static uint64_t root_bytes(const struct forest *forest)
+{
+	return forest->roots ? sizeof(uint32_t) << forest->root_bits : 0;
+}
+
+/* What processes of the index cost, and what it costs itself. */
+static void add_index_memory(const struct index *index, uint64_t *bytes)
+{
+	const struct engine *engine = index->engine;
+	bytes[LKSM_FOR_ENGINE] += sizeof(*index) + engine->nr_nodes * sizeof(*index->trees);
+	bytes[LKSM_FOR_NODES] += (index->pages_shared + index->nr_chains) * sizeof(struct stable_node);
+	bytes[LKSM_FOR_KEYS] += index->deepened.nr_places * sizeof(*index->deepened.keys);
+	bytes[LKSM_FOR_PHYSICAL] += index->physical.nr_places * sizeof(*index->physical.refs) +
+				    index->zero.nr_places * sizeof(*index->zero.addresses);
+	for (uint32_t i = 0; i < engine->nr_nodes; i++)
+		bytes[LKSM_FOR_ROOTS] += root_bytes(&index->trees[i].stable) + root_bytes(&index->trees[i].unstable);
+	for (struct content_walk walk = { 0, 0 }; stable_tree_next(index, &walk);) {
+		const struct stable_node *filed = node_at(engine, walk.content);
+		bool has_copy = filed->kind == NODE_CHAIN ? filed->has_copy : filed->is_owned;
+		bytes[LKSM_FOR_FRAMES] += has_copy ? engine->rules.page_size : 0;
+	}
+	for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next) {
+		bytes[LKSM_FOR_PROCESSES] += slot->index == index ? sizeof(*slot) : 0;
+		for (uint64_t i = 0; slot->index == index && i < slot->nr_regions; i++) {
+			bytes[LKSM_FOR_PROCESSES] += region_bytes(slot->regions[i]) + sizeof(*slot->regions);
+			bytes[LKSM_FOR_ITEMS] += region_item_bytes(slot->regions[i]);
+		}
+	}
+}
+
+void report_memory(const struct engine *engine, int64_t domain, uint64_t *bytes_ret)
+{
+	memset(bytes_ret, 0, sizeof(engine->memory.reserved));
+	if (domain < 0)
+		memcpy(bytes_ret, engine->memory.reserved, sizeof(engine->memory.reserved));
+	for (const struct index *index = engine->indexes; domain >= 0 && index; index = index->next)
+		if (index->domain == domain)
+			add_index_memory(index, bytes_ret);
 }
 
 void report_status(const struct mm_slot *slot, struct lksm_status *status_ret)

@@ -17,6 +17,7 @@ static void begin_slot(struct engine *engine, struct mm_slot *slot)
 		.slot = slot,
 		.region = slot && slot->nr_regions ? slot->regions[0] : NULL,
 	};
+	engine->rules.work = slot ? &slot->index->tally.work : &engine->gone.work;
 	if (!slot)
 		return;
 	slot->started = engine->now;
@@ -89,17 +90,25 @@ void scan_remove(struct mm_slot *slot)
 
 /* --- the walk -------------------------------------------------------------------------------- */
 
+/* Pages that wait to be scanned and will be filed in this tree, unless they have been moved. */
+static uint64_t nr_queued_pages(const struct index *index, uint32_t tree)
+{
+	uint64_t nr_pages = 0;
+	for (const struct mm_slot *slot = index->engine->queue; slot; slot = slot->queue_next)
+		for (uint64_t i = 0; slot->index == index && i < slot->nr_regions; i++)
+			if (index_tree(index, slot->regions[i]->node) == tree)
+				nr_pages += slot->regions[i]->nr_pages;
+	return nr_pages;
+}
+
 /* A new round: the unstable trees are dropped, and sized for what is queued. */
 static void begin_round(struct engine *engine)
 {
 	engine->scan_round = engine->crawl_round;
 	assert(!(engine->scan_round >> ROUND_BITS));
-	for (struct index *index = engine->indexes; index; index = index->next) {
-		uint64_t nr_pages = 0;
-		for (const struct mm_slot *slot = engine->queue; slot; slot = slot->queue_next)
-			nr_pages += slot->index == index ? slot->nr_pages : 0;
-		unstable_tree_drop(index, nr_pages);
-	}
+	for (struct index *index = engine->indexes; index; index = index->next)
+		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++)
+			unstable_tree_drop(index, tree, nr_queued_pages(index, tree));
 }
 
 static void complete_slot(struct mm_slot *slot)
@@ -202,11 +211,11 @@ static uint64_t scan_pass(struct engine *engine, uint64_t nr_pages)
 		ahead_of(engine, engine->cursor.region, engine->cursor.page);
 		engine->cursor.page++;
 		if (!compare_and_merge(engine, ref)) {
-			engine->pages_skipped++;	/* costs nothing of the budget */
+			engine->cursor.slot->index->tally.pages_skipped++;	/* costs nothing of the budget */
 			continue;
 		}
 		engine->cursor.slot->nr_scans++;
-		engine->pages_scanned++;
+		engine->cursor.slot->index->tally.pages_scanned++;
 		nr_scanned++;
 	}
 	return nr_scanned;

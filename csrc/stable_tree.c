@@ -8,27 +8,115 @@
 /* --- searching --------------------------------------------------------------------------------- */
 
 /* What is filed for @look's bytes, a plain node or a chain; or 0. */
-static uint32_t find_content(struct index *index, struct look *look, struct place *place_ret)
+static uint32_t find_content(struct index *index, uint32_t tree, struct look *look, struct place *place_ret)
 {
-	return index_search(index, &index->stable, look, place_ret);
+	return index_search(index, &index->trees[tree].stable, look, place_ret);
 }
 
-uint32_t stable_tree_find(struct index *index, struct look *look, struct place *place_ret)
+uint32_t stable_tree_find(struct index *index, uint32_t tree, struct look *look, struct place *place_ret)
 {
-	uint32_t content = find_content(index, look, place_ret);
+	uint32_t content = find_content(index, tree, look, place_ret);
 	return content ? content_next(index->engine, content, 0) : 0;
 }
 
-uint32_t stable_tree_search(struct index *index, struct look *look, struct place *place_ret)
+uint32_t stable_tree_search(struct index *index, uint32_t tree, struct look *look, struct place *place_ret)
 {
-	uint32_t content = find_content(index, look, place_ret);
-	return content ? chain_choose(index, content) : 0;
+	for (;;) {
+		uint32_t content = find_content(index, tree, look, place_ret);
+		uint32_t ref = content ? chain_choose(index, content) : 0;
+		bool is_target = ref && node_has_room(index->engine, node_at(index->engine, ref));
+		if (!is_target || !stable_tree_is_misplaced(index, ref) || !stable_tree_take_out(index, ref))
+			return ref;
+	}
+}
+
+bool stable_tree_next(const struct index *index, struct content_walk *walk)
+{
+	while (walk->tree < index->engine->nr_nodes) {
+		walk->content = forest_next(&index->trees[walk->tree].stable, walk->content);
+		if (walk->content)
+			return true;
+		walk->tree++;
+	}
+	walk->content = walk->content ? node_at(index->engine, walk->content)->migrating.next : index->first_migrating;
+	return walk->content;
+}
+
+/* --- the migrate list ---------------------------------------------------------------------------- */
+
+bool stable_tree_is_misplaced(const struct index *index, uint32_t ref)
+{
+	const struct stable_node *node = node_at(index->engine, ref);
+	return node->kind == NODE_MIGRATING || index_tree(index, node->memory_node) != node->tree;
+}
+
+bool stable_tree_take_out(struct index *index, uint32_t ref)
+{
+	struct engine *engine = index->engine;
+	struct stable_node *node = node_at(engine, ref);
+
+	if (node->kind == NODE_DUP && !chain_release(index, ref))
+		return false;
+	if (node->kind == NODE_PLAIN)
+		forest_remove(&index->trees[node->tree].stable, ref);
+	node->kind = NODE_MIGRATING;
+	node->migrating.next = index->first_migrating;
+	node->migrating.previous = 0;
+	if (index->first_migrating)
+		node_at(engine, index->first_migrating)->migrating.previous = ref;
+	index->first_migrating = ref;
+	return true;
+}
+
+static void leave_migrate_list(struct index *index, uint32_t ref)
+{
+	struct engine *engine = index->engine;
+	uint32_t next = node_at(engine, ref)->migrating.next, previous = node_at(engine, ref)->migrating.previous;
+	*(previous ? &node_at(engine, previous)->migrating.next : &index->first_migrating) = next;
+	if (next)
+		node_at(engine, next)->migrating.previous = previous;
 }
 
 /* --- nodes ----------------------------------------------------------------------------------- */
 
+/* A node that is in no tree becomes a dup. One copy of the bytes is enough for all of them. */
+static void join_chain(struct index *index, uint32_t chain_ref, uint32_t ref)
+{
+	struct engine *engine = index->engine;
+	struct stable_node *node = node_at(engine, ref);
+
+	chain_add(index, chain_ref, ref);
+	if (!node_has_room(engine, node))
+		chain_node_is_full(engine, ref);
+	if (!node->is_owned)
+		return;
+	const uint8_t *copy = chain_copy(engine, node);
+	if (copy)
+		frame_free(&engine->memory, (uint8_t *)node->bytes, engine->rules.page_size);
+	chain_own_copy(engine, node, copy ? copy : node->bytes);
+}
+
+bool stable_tree_file(struct index *index, uint32_t ref, const struct look *look, uint32_t equal,
+		      const struct place *place)
+{
+	struct stable_node *node = node_at(index->engine, ref);
+	uint32_t chain = equal ? chain_get(index, equal) : 0;
+
+	if (equal && !chain)
+		return false;
+	leave_migrate_list(index, ref);
+	node->kind = NODE_PLAIN;
+	node->tree = index_tree(index, node->memory_node) & UINT8_MAX;
+	node->key = look->key;
+	if (chain)
+		join_chain(index, chain, ref);
+	else
+		forest_insert(&index->trees[node->tree].stable, ref, place);
+	return true;
+}
+
 uint32_t stable_tree_insert(struct index *index, const struct look *look, uint32_t equal,
-			    const struct place *place, const uint8_t *bytes, bool is_owned)
+			    const struct place *place, const struct frame *frame)
 {
 	struct engine *engine = index->engine;
 	uint32_t ref = pool_create(&engine->nodes);
@@ -42,22 +130,17 @@ uint32_t stable_tree_insert(struct index *index, const struct look *look, uint32
 	struct stable_node *node = node_at(engine, ref);
 	*node = (struct stable_node){
 		.key = look->key,
-		.bytes = bytes,
+		.bytes = frame->bytes,
 		.kind = NODE_PLAIN,
-		.is_owned = is_owned,
-		.frame_id = engine->next_frame_id++,
+		.is_owned = frame->is_owned,
+		.tree = index_tree(index, frame->memory_node) & UINT8_MAX,
+		.memory_node = frame->memory_node & UINT8_MAX,
+		.serial = index->next_serial++,
 	};
-	if (!chain) {
-		forest_insert(&index->stable, ref, place);
-		return ref;
-	}
-	chain_add(index, chain, ref);
-	if (is_owned) {
-		const uint8_t *copy = chain_copy(engine, node);
-		if (copy)
-			frame_free(&engine->memory, (uint8_t *)bytes, engine->rules.page_size);
-		chain_own_copy(engine, node, copy ? copy : bytes);
-	}
+	if (chain)
+		join_chain(index, chain, ref);
+	else
+		forest_insert(&index->trees[node->tree].stable, ref, place);
 	return ref;
 }
 
@@ -66,13 +149,15 @@ static void node_destroy(struct index *index, uint32_t ref)
 {
 	struct engine *engine = index->engine;
 	const struct stable_node *node = node_at(engine, ref);
-	if (node->kind == NODE_DUP) {
+
+	if (node->kind == NODE_PLAIN)
+		forest_remove(&index->trees[node->tree].stable, ref);
+	if (node->kind == NODE_MIGRATING)
+		leave_migrate_list(index, ref);
+	if (node->kind == NODE_DUP)
 		chain_leave(index, ref);
-	} else {
-		forest_remove(&index->stable, ref);
-		if (node->is_owned)
-			frame_free(&engine->memory, (uint8_t *)node->bytes, engine->rules.page_size);
-	}
+	else if (node->is_owned)
+		frame_free(&engine->memory, (uint8_t *)node->bytes, engine->rules.page_size);
 	pool_destroy(&engine->nodes, ref);
 }
 
@@ -84,14 +169,15 @@ static void make_volatile(struct rmap_item *item, struct mm_slot *slot)
 	slot->nr_stable--;
 }
 
-void stable_tree_dissolve(struct index *index, uint32_t node_ref)
+/* Makes all its sharers VOLATILE and frees the node. */
+static void dissolve(struct index *index, uint32_t node_ref)
 {
 	struct engine *engine = index->engine;
 	struct stable_node *node = node_at(engine, node_ref);
 
 	index->pages_shared--;
 	index->pages_sharing -= node->nr_sharers - 1;
-	engine->broken += node->nr_sharers - 1;
+	index->tally.broken += node->nr_sharers - 1;
 	for (uint32_t ref = node->sharers; ref;) {
 		struct rmap_item *item = item_at(&engine->items, ref);
 		struct mm_slot *slot = item_region(&engine->items, ref)->slot;
@@ -103,12 +189,20 @@ void stable_tree_dissolve(struct index *index, uint32_t node_ref)
 	node_destroy(index, node_ref);
 }
 
-void stable_tree_dissolve_content(struct index *index, uint32_t content)
+void stable_tree_dissolve_all(struct index *index, int64_t memory_node)
 {
-	for (uint32_t ref = content_next(index->engine, content, 0); ref;) {
-		uint32_t next = content_next(index->engine, content, ref);
-		stable_tree_dissolve(index, ref);
-		ref = next;
+	struct engine *engine = index->engine;
+	struct content_walk walk = { 0, 0 };
+	bool has_more = stable_tree_next(index, &walk);
+	while (has_more) {
+		uint32_t content = walk.content;
+		has_more = stable_tree_next(index, &walk);
+		for (uint32_t ref = content_next(engine, content, 0); ref;) {
+			uint32_t next = content_next(engine, content, ref);
+			if (memory_node == ANY_NODE || node_at(engine, ref)->memory_node == memory_node)
+				dissolve(index, ref);
+			ref = next;
+		}
 	}
 }
 
@@ -155,7 +249,7 @@ void stable_tree_attach(struct index *index, uint32_t node_ref, uint32_t item_re
 	if (node->nr_sharers) {
 		index->pages_sharing++;
 		slot->merged++;
-		engine->merged++;
+		index->tally.merged++;
 		item_at(&engine->items, node->sharers)->sharer.previous = item_ref;
 	} else {
 		index->pages_shared++;
@@ -197,9 +291,9 @@ void stable_tree_detach(struct index *index, uint32_t item_ref)
 	}
 	index->pages_sharing--;
 	region->slot->broken++;
-	engine->broken++;
+	index->tally.broken++;
 	if (was_lender && !find_new_home(engine, node_ref)) {
-		stable_tree_dissolve(index, node_ref);
+		dissolve(index, node_ref);
 		return;
 	}
 	if (was_full)

@@ -16,7 +16,7 @@
  *
  *   engine -> mm_slot -> region -> rmap_block -> rmap_item --(UNSTABLE)--> index.unstable
  *        \                                             \---(STABLE)----> stable_node's list
- *         -> index (one per domain) -> stable forest -> stable_node --> frame
+ *         -> index (one per domain) -> trees (one pair per memory node) -> stable forest -> stable_node --> frame
  *
  * Items and nodes live in pools and are named by 31-bit references: half the size of a pointer, which
  * is what keeps a tracked page below 64 bytes. Reference 0 means none.
@@ -117,7 +117,7 @@ struct page_rules {
 	const void *secret;		/* for keys and checksums */
 	const void *digest_secret;	/* for digests */
 	size_t secret_size;
-	struct work *work;		/* booked here; whoever works beside others has rules with a book of its own */
+	struct work *work;		/* booked here: of the domain whose page is visited */
 };
 
 /* One look at a page: its bytes and what has been computed from them so far. */
@@ -178,7 +178,8 @@ struct rmap_block {
 enum node_kind {
 	NODE_PLAIN,		/* the only frame of its content, filed in the stable tree */
 	NODE_DUP,		/* one of several: in the ring of their chain */
-	NODE_CHAIN		/* no frame: filed in the stable tree in place of its dups */
+	NODE_CHAIN,		/* no frame: filed in the stable tree in place of its dups */
+	NODE_MIGRATING		/* its frame was moved to another memory node: in no tree, on the migrate list */
 };
 
 /*
@@ -193,6 +194,10 @@ struct stable_node {
 			uint32_t previous;
 			uint32_t chain;
 		} dup;
+		struct {			/* MIGRATING: place on the migrate list of its index */
+			uint32_t next;
+			uint32_t previous;
+		} migrating;
 	};
 	union {
 		uint32_t sharers;		/* PLAIN, DUP: newest rmap_item */
@@ -204,12 +209,16 @@ struct stable_node {
 		struct {
 			uint64_t kind : 2;	/* enum node_kind */
 			uint64_t is_owned : 1;	/* the frame is our copy, else borrowed from an immutable sharer */
-			uint64_t frame_id : 61;	/* sequential, never used again */
+			uint64_t tree : 8;	/* of the index: where it is filed; DUP: where its chain is */
+			uint64_t memory_node : 8;	/* where the frame lies */
+			uint64_t serial : 45;	/* of the frames of its domain, never used again */
 		};
 		struct {
 			uint64_t chain_kind : 2;
 			uint64_t has_copy : 1;	/* @bytes is not NULL */
-			uint64_t pruned : 61;	/* when it was last pruned, in the caller's clock */
+			uint64_t chain_tree : 8;	/* of the index: where it is filed */
+			uint64_t : 8;
+			uint64_t pruned : 45;	/* when it was last pruned, in the caller's clock; at most MAX_PRUNED */
 		};
 	};
 	union {
@@ -220,6 +229,8 @@ struct stable_node {
 		} queue;
 	};
 };
+
+#define MAX_PRUNED (((uint64_t)1 << 45) - 1)	/* milliseconds: a thousand years */
 
 /* Which item first had the page at an address, for pages that several processes map. */
 struct physical_map {
@@ -245,14 +256,30 @@ struct zero_map {
 	uint64_t nr_addresses;
 };
 
+/* The trees of one memory node; of all of them, if pages merge across nodes. */
+struct trees {
+	struct forest stable;		/* merged contents; their bytes cannot change */
+	struct forest unstable;		/* pages of this round without a twin */
+};
+
+/* What happened so far. */
+struct tally {
+	uint64_t merged;		/* pages that joined a frame with a sharer */
+	uint64_t broken;		/* pages that left a frame that kept one */
+	uint64_t pages_scanned;		/* visits */
+	uint64_t pages_skipped;		/* visits that smart scan left out */
+	struct work work;		/* what the visits cost */
+};
+
 /* Everything that pages of one domain are compared with. */
 struct index {
 	struct index *next;		/* of the engine */
 	struct engine *engine;
 	uint32_t domain;
-	struct forest stable;		/* all merged contents; their bytes cannot change */
-	struct forest unstable;		/* pages of this round without a twin */
+	struct trees *trees;		/* by memory node; the first one for all if pages merge across nodes */
+	uint32_t first_migrating;	/* stable nodes whose frame was moved, until they are filed again */
 	struct keyset deepened;		/* sample keys that two different pages had */
+	uint32_t extent_root;		/* where its regions lie: extents by address */
 	struct physical_map physical;	/* pages that lie at one address */
 	struct zero_map zero;		/* of these, the ones on the zero frame */
 	uint64_t nr_slots;		/* processes of the domain */
@@ -266,6 +293,8 @@ struct index {
 	uint32_t last_chain;
 	uint64_t zero_pages;		/* pages on the zero frame */
 	uint64_t zero_saved;		/* of these, different ones: pages at one address are one */
+	uint64_t next_serial;		/* of its next frame */
+	struct tally tally;
 };
 
 /* --- processes ------------------------------------------------------------------------------- */
@@ -283,9 +312,9 @@ enum page_flag {
 	PAGE_ZERO = 8,			/* on the zero frame; zero.c keeps it */
 };
 
-/* Bytes that regions lie over. Regions over the same bytes have the same extent. */
+/* Bytes that regions of one domain lie over. Those over the same bytes have the same extent. */
 struct extent {
-	struct rb_node rb;		/* place among all extents, by address */
+	struct rb_node rb;		/* place among the extents of the domain, by address */
 	uint32_t ref;			/* its own reference */
 	uint64_t start;			/* address of the first byte */
 	uint64_t end;			/* address after the last byte */
@@ -301,6 +330,7 @@ struct region {
 	struct page_copy **copies;	/* by page: what it has instead of the array's; NULL: none */
 	uint8_t *flags;			/* by page: enum page_flag */
 	uint32_t *blocks;		/* by 256 pages: chunk of items, 0 if none was visited */
+	uint8_t *nodes;			/* by page: its memory node; NULL: @node is every page's */
 	uint64_t nr_pages;
 	uint64_t nr_mergeable;		/* pages that a scan would visit */
 	uint64_t nr_present;		/* pages that are not unmapped */
@@ -312,6 +342,7 @@ struct region {
 	struct region *next_in_extent;
 	struct region *previous_in_extent;
 	uint32_t page_shift;
+	uint8_t node;			/* memory node of its pages, unless @nodes says otherwise */
 	bool is_immutable;		/* the bytes never change */
 	bool is_excluded;		/* never merged */
 	bool is_forked;			/* the array is the parent's: the first write copies */
@@ -374,7 +405,6 @@ struct engine {
 	struct pool items;		/* rmap_items, in rmap_blocks */
 	struct pool nodes;		/* stable nodes */
 	struct pool extents;		/* extents */
-	uint32_t extent_root;		/* all extents by address */
 	struct index *indexes;		/* one per domain in use */
 	struct mm_slot *slots;		/* oldest */
 	struct mm_slot *last_slot;	/* newest */
@@ -382,6 +412,9 @@ struct engine {
 	struct mm_slot *queue_last;
 	struct cursor cursor;
 	struct ahead ahead[AHEAD_PAGES];	/* by page number; of this batch */
+	uint32_t nr_nodes;		/* memory nodes there are */
+	bool merge_across_nodes;	/* pages of different memory nodes are compared */
+	bool is_secure;			/* frames are copies, never borrowed */
 	uint64_t initial_rounds;	/* the gate is closed below this round */
 	uint64_t max_page_sharing;	/* sharers a frame may have */
 	uint32_t merge_window;		/* scans in the window of a process */
@@ -391,25 +424,19 @@ struct engine {
 	bool use_zero_pages;		/* pages of zeros go to the zero frame, from their next visit on */
 	uint64_t crawl_round;		/* scans prepared so far */
 	uint64_t scan_round;		/* generation of the unstable trees; 0 after unmerge */
-	uint64_t next_frame_id;
-	uint64_t merged;		/* pages that joined a frame with a sharer */
-	uint64_t broken;		/* pages that left a frame that kept one */
-	uint64_t pages_scanned;
-	uint64_t pages_skipped;
+	struct tally gone;		/* of domains that no process is left in */
+	struct tally round_start;	/* of all domains, when this round began */
 	uint64_t nr_completions;	/* scans of processes that were completed */
-	struct work work;
 	uint64_t nr_gated;		/* in this round */
 	uint64_t nr_begun_slots;	/* in this round */
 	uint64_t nr_scanned_slots;	/* in this round */
-	uint64_t round_merged;		/* merged when this round began */
-	uint64_t round_broken;
-	uint64_t round_pages;
 	uint64_t now;			/* the caller's clock when it was last told */
 	void (*before_merge)(void *);	/* for tests: called between search and merge */
 	void *before_merge_data;
 	char error[160];		/* the last error, in one line */
 };
 
+_Static_assert(LKSM_MAX_NODES == 1 << 8, "a stable node has 8 bits for its memory node");
 _Static_assert(sizeof(struct rb_node) == 12, "a place in a tree is three references");
 _Static_assert(sizeof(struct rmap_item) == 32, "half of the 64 bytes a page may cost");
 _Static_assert(sizeof(struct rmap_block) == 16, "a block's header");

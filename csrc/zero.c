@@ -102,7 +102,7 @@ bool zero_is_true(struct engine *engine, const uint8_t *bytes)
 {
 	const struct page_rules *rules = &engine->rules;
 	bool is_zero = page_is_zero(rules, bytes);
-	engine->work.bytes_compared += is_zero ? rules->page_size : page_zero_bytes(rules, bytes) + 1;
+	rules->work->bytes_compared += is_zero ? rules->page_size : page_zero_bytes(rules, bytes) + 1;
 	return is_zero;
 }
 

@@ -41,6 +41,8 @@ REASON_NAMES: tuple[str, ...] = (
     "LIMIT",
     "ABSENT",
     "ZERO",
+    "OTHER_NODE",
+    "OTHER_DOMAIN",
 )
 PURPOSE_NAMES: tuple[str, ...] = (
     "engine",
@@ -81,6 +83,7 @@ _EXCEPTIONS: dict[int, type[LksmError]] = {
     lib.LKSM_BUSY: BusyError,
 }
 MAX_WINDOW = int(lib.LKSM_MAX_WINDOW)
+MAX_NODES = int(lib.LKSM_MAX_NODES)
 _CHECK_TEXT_BYTES = 64 * 1024
 
 
@@ -164,6 +167,8 @@ class Core:
         max_page_sharing: int,
         gate_first: bool = False,
         merge_window: int = 3,
+        nr_nodes: int = 1,
+        is_secure: bool = False,
     ) -> None:
         lent = lent_hash()
         self.page_size = page_size
@@ -176,7 +181,9 @@ class Core:
                 "initial_rounds": initial_rounds,
                 "max_page_sharing": max_page_sharing,
                 "merge_window": merge_window,
+                "nr_nodes": nr_nodes,
                 "gate_first": gate_first,
+                "is_secure": is_secure,
                 "hash": ffi.cast("lksm_hash", lent.address),
                 "secret": self._secrets[0],
                 "digest_secret": self._secrets[1],
@@ -206,6 +213,11 @@ class Core:
 
     def set_max_page_sharing(self, value: int) -> None:
         error = lib.lksm_set_max_page_sharing(self._engine, value)
+        if error:
+            self.fail(error)
+
+    def set_merge_across_nodes(self, is_on: bool) -> None:
+        error = lib.lksm_set_merge_across_nodes(self._engine, is_on)
         if error:
             self.fail(error)
 
@@ -246,16 +258,21 @@ class Core:
     def unmerge(self) -> None:
         lib.lksm_unmerge(self._engine)
 
+    def offline(self, node: int) -> None:
+        error = lib.lksm_offline(self._engine, node)
+        if error:
+            self.fail(error)
+
     def counters(self, domain: int | None) -> Any:
         """The C struct lksm_counters."""
         result = ffi.new("struct lksm_counters *")
-        lib.lksm_counters(self._engine, -1 if domain is None else domain, result)
+        lib.lksm_counters(self._engine, _selected(domain), result)
         return result
 
     def groups(
         self, *, min_pages: int, domain: int | None, with_digests: bool = True
     ) -> npt.NDArray[np.void]:
-        selected = -1 if domain is None else domain
+        selected = _selected(domain)
         count = lib.lksm_nr_groups(self._engine, selected, min_pages)
         found = np.zeros(count, _C_GROUP_DTYPE)
         target = ffi.cast("struct lksm_group *", found.__array_interface__["data"][0])
@@ -272,9 +289,9 @@ class Core:
             self.fail(error)
         return matrix
 
-    def memory(self) -> dict[str, int]:
+    def memory(self, domain: int | None = None) -> dict[str, int]:
         result = ffi.new("uint64_t[]", lib.LKSM_NR_PURPOSES)
-        lib.lksm_memory(self._engine, result)
+        lib.lksm_memory(self._engine, _selected(domain), result)
         return dict(zip(PURPOSE_NAMES, map(int, result), strict=True))
 
     def check(self) -> list[str]:
@@ -305,6 +322,7 @@ class CoreProcess:
                 "nr_array_pages": len(run.pages),
                 "rows": rows,
                 "nr_pages": run.nr_pages,
+                "node": run.node,
                 "is_immutable": is_immutable,
                 "is_excluded": bool(run.flags),
             },
@@ -345,6 +363,16 @@ class CoreProcess:
         if error:
             self._core.fail(error)
 
+    def move(self, start: int, stop: int, node: int) -> None:
+        error = lib.lksm_process_move(self._slot, start, stop, node)
+        if error:
+            self._core.fail(error)
+
+    def set_domain(self, domain: int) -> None:
+        error = lib.lksm_process_set_domain(self._slot, domain)
+        if error:
+            self._core.fail(error)
+
     def join(self) -> bool:
         return bool(lib.lksm_process_join(self._slot))
 
@@ -377,10 +405,10 @@ class CoreProcess:
         lib.lksm_page_table(self._slot, _pointer("int64_t *", entries))
         return entries
 
-    def explain(self, page: int) -> Any:
+    def explain(self, page: int, *, across_domains: bool) -> Any:
         """The C struct lksm_explanation."""
         result = ffi.new("struct lksm_explanation *")
-        error = lib.lksm_explain(self._slot, page, result)
+        error = lib.lksm_explain(self._slot, page, across_domains, result)
         if error:
             self._core.fail(error)
         return result
@@ -391,6 +419,10 @@ class CoreProcess:
         if error:
             self._core.fail(error)
         return int(result[0])
+
+
+def _selected(domain: int | None) -> int:
+    return -1 if domain is None else domain
 
 
 def _address(pointer: Any) -> int:

@@ -59,11 +59,32 @@ class Driver:
                 raise BusyError("the engine's threads run; stop() them first")
             yield
 
+    @contextmanager
+    def offlining(self) -> Iterator[None]:
+        """A memory node goes offline: nobody scans meanwhile. Turns can be taken, but no batch is due."""
+        scheduler = self._scheduler
+        with self._scan_lock:
+            with self._lock:
+                self._check_scannable()
+                scheduler.is_offlining = True
+            try:
+                yield
+            finally:
+                with self._lock:
+                    scheduler.is_offlining = False
+                    scheduler.scan_now()
+
+    def _check_scannable(self) -> None:
+        self.check_usable()
+        if self._scheduler.is_offlining:
+            raise BusyError("a memory node is going offline")
+
     # --- now, on this thread
 
     def crawl(self, mode: Mode) -> int:
         """Prepares a scan and returns the length of the queue. BusyError while one is unfinished."""
         with self.driving(), self._lock:
+            self._check_scannable()
             if self._scheduler.mode is not None:
                 raise BusyError("a scan is unfinished; finish it with scan()")
             return self._scheduler.prepare(mode, "call")
@@ -71,12 +92,14 @@ class Driver:
     def scan(self, nr_pages: int) -> int:
         """Visits so many pages of the prepared scan and returns how many there were."""
         with self.driving():
+            self._check_scannable()
             return self._scheduler.batch(nr_pages)
 
     def whole(self, mode: Mode) -> ScanReport:
         """Finishes what is unfinished, then prepares a scan and finishes that."""
         scheduler = self._scheduler
         with self.driving():
+            self._check_scannable()
             self._finish()
             with self._lock:
                 nr_queued = scheduler.prepare(mode, "call")

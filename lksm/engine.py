@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _fork
-from ._core import MAX_WINDOW, REASON_NAMES, Core
+from ._core import MAX_NODES, MAX_WINDOW, REASON_NAMES, Core
 from ._lock import FairLock
 from .clock import Clock, VirtualClock
 from .counters import Counters, ScanReport
@@ -21,7 +21,7 @@ from .crawler import RUN_ONESHOT, Mode
 from .driver import Driver
 from .errors import BusyError, InvalidMemory, KnobError
 from .knobs import Knobs, Sysfs
-from .memory import Memory, as_page_runs
+from .memory import Memory, as_page_runs, check_domain, check_node
 from .process import Process
 from .report import Explanation, Facts, Reason, explanation
 from .scheduler import Scheduler
@@ -40,7 +40,10 @@ class Engine:
     page_size
         Bytes; a power of two from 64 to 2**30.
     nodes
-        Number of memory nodes that regions may name; pages of all nodes are compared with each other.
+        Number of memory nodes that regions may name, 1 to 256. Whether their pages are compared with each
+        other is the knob `merge_across_nodes`.
+    secure
+        Every frame is a copy of the engine's own: none is lent by immutable memory.
     seed
         Fixes which bytes keys are taken from. None: a random one. Counters and groups do not depend on it.
     clock
@@ -78,12 +81,15 @@ class Engine:
         short_lived_ms: int = 100,
         merge_window: int = 3,
         auto_join: bool = True,
+        secure: bool = False,
         **knobs: int,
     ) -> None:
         if policy not in ("lksm", "ksm"):
             raise ValueError(f"policy is {policy!r}, expected 'lksm' or 'ksm'")
         _check_page_size(page_size)
         _check_at_least("nodes", nodes, 1)
+        if nodes > MAX_NODES:
+            raise ValueError(f"nodes is {nodes}, expected 1 to {MAX_NODES}")
         _check_at_least("initial_rounds", initial_rounds, 0)
         _check_at_least("max_vips", max_vips, 0)
         _check_at_least("short_lived_ms", short_lived_ms, 0)
@@ -105,7 +111,10 @@ class Engine:
             max_page_sharing=self.knobs.max_page_sharing,
             merge_window=merge_window,
             gate_first=is_upstream,
+            nr_nodes=nodes,
+            is_secure=secure,
         )
+        self._core.set_merge_across_nodes(bool(self.knobs.merge_across_nodes))
         self._core.set_smart_scan(bool(self.knobs.smart_scan))
         self._core.set_prune_delay(self.knobs.stable_node_chains_prune_millisecs)
         self._core.set_use_zero_pages(bool(self.knobs.use_zero_pages))
@@ -189,8 +198,7 @@ class Engine:
         runs = as_page_runs(
             memory, page_size=self.page_size, address=address, node=node, nr_nodes=self._nr_nodes
         )
-        if not 0 <= domain < 2**32:
-            raise ValueError(f"domain is {domain}, expected 0 to {2**32 - 1}")
+        check_domain(domain)
         with self._lock:
             core = self._open.create_process(domain)
             try:
@@ -396,6 +404,23 @@ class Engine:
         finally:
             self.stop()
 
+    # --- memory nodes ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def offlining(self, node: int) -> Iterator[None]:
+        """A memory node goes offline: no batch is scanned inside the block, and `run` and the knobs that need
+        that nothing is shared cannot be stored (EBUSY). Writes are as ever.
+
+        At its end every frame that still lies on the node is gone, and its pages are private: those that
+        `Process.move` has moved meanwhile stay merged. If the block raises, all stays as it was (spec 9.3).
+        InvalidMemory: no such node. BusyError inside another such block, and for scans asked for within.
+        """
+        check_node(node, self._nr_nodes)
+        with self._driver.offlining():
+            yield
+            with self._lock:
+                self._open.offline(node)
+
     # --- knobs -----------------------------------------------------------------------------------
 
     def _check_start_values(self) -> None:
@@ -411,6 +436,8 @@ class Engine:
     def _apply_knob(self, name: str, value: int) -> None:
         """What a new value does, before it is stored; the lock is held. KnobError refuses it."""
         core, scheduler = self._open, self._scheduler
+        if scheduler.is_offlining and name in ("run", "max_page_sharing", "merge_across_nodes"):
+            raise KnobError(errno.EBUSY, f"{name} cannot change while a memory node goes offline")
         match name:
             case "run":
                 self._check_run(value)
@@ -431,9 +458,12 @@ class Engine:
                 core.set_prune_delay(value)
             case "use_zero_pages":
                 core.set_use_zero_pages(bool(value))
-            case "max_page_sharing":
+            case "max_page_sharing" | "merge_across_nodes":
                 try:
-                    core.set_max_page_sharing(value)
+                    if name == "max_page_sharing":
+                        core.set_max_page_sharing(value)
+                    else:
+                        core.set_merge_across_nodes(bool(value))
                 except BusyError as error:
                     raise KnobError(errno.EBUSY, str(error)) from None
 
@@ -442,11 +472,15 @@ class Engine:
     def counters(self, domain: int | None = None) -> Counters:
         """A consistent snapshot; of one domain, or of all.
 
-        Rounds, events and times are the engine's, whatever the domain.
+        What is counted of a domain does not depend on any other: `last_scan_ms` is the sum of what the last
+        scans of its processes took, `general_profit` has its own bookkeeping. Only `full_scans` and
+        `scan_round` are the engine's. A domain that its last process has left counts from 0 again.
         """
         with self._lock:
             now = self._open.counters(domain)
-            bookkeeping = sum(size for purpose, size in self._open.memory().items() if purpose != "frames")
+            memory = self._open.memory(domain)
+            bookkeeping = sum(size for purpose, size in memory.items() if purpose != "frames")
+            last_scan_ms, proc_scan_ms = self._scheduler.durations(domain)
             tracked = now.pages_shared + now.pages_sharing + now.pages_unshared
             return Counters(
                 pages_shared=now.pages_shared,
@@ -466,8 +500,8 @@ class Engine:
                 zero_pages=now.zero_pages,
                 merged=now.merged,
                 broken=now.broken,
-                last_scan_ms=self._scheduler.last_scan_ms,
-                proc_scan_ms=self._scheduler.proc_scan_ms,
+                last_scan_ms=last_scan_ms,
+                proc_scan_ms=proc_scan_ms,
                 general_profit=(now.pages_sharing + now.zero_saved) * self.page_size - bookkeeping,
                 bytes_compared=now.bytes_compared,
                 bytes_hashed=now.bytes_hashed,
@@ -502,13 +536,17 @@ class Engine:
         with self._lock:
             return self._open.sharing_matrix(len(self._scheduler.processes))
 
-    def explain(self, process: Process, page: int) -> Explanation:
-        """Why a page is or is not merged. InvalidMemory if there is no such page."""
+    def explain(self, process: Process, page: int, *, across_domains: bool = False) -> Explanation:
+        """Why a page is or is not merged. InvalidMemory if there is no such page.
+
+        What is said depends on the page's own domain only, unless `across_domains`: then a page that is not
+        merged may be told to have a twin in another one (OTHER_DOMAIN).
+        """
         self._check_member(process)
         with self._lock:
             if page < 0:
                 raise InvalidMemory(f"page {page} is not within the {process.nr_pages} of {process.name!r}")
-            found = process._alive.explain(page)
+            found = process._alive.explain(page, across_domains=across_domains)
             other = None
             if found.other_process >= 0:
                 other = (self._scheduler.processes[found.other_process].name, int(found.other_page))

@@ -25,18 +25,22 @@ _SIGNED = re.compile(r"[+-]?[0-9]+\n?\Z", re.ASCII)
 
 @dataclass(frozen=True)
 class KnobSpec:
-    """One knob: its range as a test and in words, and how its text is parsed."""
+    """One knob: its range as a test and in words, and how its text is parsed.
+
+    is_flag: True and False may be stored too. is_boolean: so they may, and the text is a kernel switch's.
+    """
 
     name: str
     default: int
     is_valid: Callable[[int], bool]
     range_text: str
     is_signed: bool = False
+    is_flag: bool = False
     is_boolean: bool = False
 
     def check(self, value: object) -> int:
         """The value if it is in range; KnobError (EINVAL) otherwise. Switches take True and False too."""
-        if self.is_boolean and isinstance(value, bool):
+        if (self.is_boolean or self.is_flag) and isinstance(value, bool):
             return int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not self.is_valid(value):
             raise _error(errno.EINVAL, self, value)
@@ -84,6 +88,7 @@ SPECS: Mapping[str, KnobSpec] = {
         KnobSpec(
             "max_page_sharing", 256, lambda value: 2 <= value <= _INT_MAX, f"2 to {_INT_MAX}", is_signed=True
         ),
+        KnobSpec("merge_across_nodes", 1, lambda value: value in (0, 1), "0 or 1", is_flag=True),
         _u32("stable_node_chains_prune_millisecs", 2000),
         KnobSpec("smart_scan", 0, lambda value: value in (0, 1), "0 or 1", is_boolean=True),
         KnobSpec("use_zero_pages", 0, lambda value: value in (0, 1), "0 or 1", is_boolean=True),
@@ -119,7 +124,8 @@ class Knobs:
     of a partial scan, during which `pages_to_scan` reads the same. one_shot_scanning: 1 asks for a partial
     scan, 2 for a full one, and reads 0 when it is done; only with `run` 8, one at a time (EINVAL).
     full_scan_interval: idle milliseconds between two periodic full scans. max_page_sharing: pages a frame
-    may stand for; cannot change while any page is shared (EBUSY). stable_node_chains_prune_millisecs: how
+    may stand for; cannot change while any page is shared (EBUSY). merge_across_nodes: 0 keeps pages of
+    different memory nodes apart; cannot change either (EBUSY). stable_node_chains_prune_millisecs: how
     long a content that had several frames and has one left may still count as a chain. smart_scan: 1 visits
     pages that never merge less and less often. use_zero_pages: 1 puts pages of zeros on the zero frame, from
     their next visit on; what is there stays there.
@@ -134,6 +140,7 @@ class Knobs:
     one_shot_scanning = _Knob("one_shot_scanning")
     full_scan_interval = _Knob("full_scan_interval")
     max_page_sharing = _Knob("max_page_sharing")
+    merge_across_nodes = _Knob("merge_across_nodes")
     stable_node_chains_prune_millisecs = _Knob("stable_node_chains_prune_millisecs")
     smart_scan = _Knob("smart_scan")
     use_zero_pages = _Knob("use_zero_pages")

@@ -127,9 +127,20 @@ def _page_run(region: Region, page_size: int, nr_nodes: int, what: str) -> PageR
     if address % page_size:
         raise InvalidMemory(f"{what}: address {address:#x} is not a multiple of the page size {page_size}")
     node = _integer(region.node, f"{what}: node")
-    if not 0 <= node < nr_nodes:
-        raise InvalidMemory(f"{what}: node {node}, the engine has {nr_nodes}")
+    check_node(node, nr_nodes, f"{what}: ")
     return PageRun(address, pages, rows, node, RegionFlag(region.flags))
+
+
+def check_domain(domain: int) -> None:
+    """ValueError if that cannot be a domain."""
+    if isinstance(domain, bool) or not isinstance(domain, (int, np.integer)) or not 0 <= domain < 2**32:
+        raise ValueError(f"domain is {domain!r}, expected 0 to {2**32 - 1}")
+
+
+def check_node(node: int, nr_nodes: int, what: str = "") -> None:
+    """InvalidMemory if the engine has no such memory node."""
+    if not 0 <= node < nr_nodes:
+        raise InvalidMemory(f"{what}node {node}, the engine has {nr_nodes}")
 
 
 def _as_pages(array: object, page_size: int, what: str) -> npt.NDArray[np.uint8]:

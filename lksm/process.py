@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from ._lock import FairLock
 from .counters import ProcessState, ProcessStats
 from .crawler import Pending, SlotState
 from .errors import InvalidMemory, ProcessGone
-from .memory import PageRun, Region, as_page_runs
+from .memory import PageRun, Region, as_page_runs, check_domain, check_node
 
 Advice = Literal["mergeable", "unmergeable"]
 _ITEM_BYTES = 64  # the kernel's figure for one item, used by its profit formula
@@ -71,9 +72,9 @@ class Process:
         self._faults_seen = 0
         self._frozen = frozen
         self._immutable = immutable
+        self._domain = domain
         self.name = name
         self.pid = pid
-        self.domain = domain
         self.faults = 0
         self.runtime_ms = runtime_ms
 
@@ -98,10 +99,30 @@ class Process:
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """The regions in address order; arrays are uint8 (n, page_size) views of the owner's memory."""
+        """The regions in address order; arrays are uint8 (n, page_size) views of the owner's memory.
+
+        `node` is that of the region when it was attached, or last moved as a whole.
+        """
         with self._host.lock:
             _ = self._alive
             return tuple(Region(r.address, r.pages, r.rows, r.node, r.flags) for r in self._runs)
+
+    @property
+    def domain(self) -> int:
+        """Its pages merge only with those of this domain.
+
+        Storing another one, 0 to 2**32 - 1, unmerges the process first: its pages are private and its items
+        are gone, and the counters of both domains say so at once. ValueError: out of range. OutOfMemory: it
+        stays where it is.
+        """
+        return self._domain
+
+    @domain.setter
+    def domain(self, domain: int) -> None:
+        check_domain(domain)
+        with self._host.lock:
+            self._alive.set_domain(domain)
+            self._domain = domain
 
     @property
     def frozen(self) -> bool:
@@ -203,6 +224,19 @@ class Process:
         with self._host.lock:
             self._alive.unmap(start, stop)
 
+    def move(self, start: int, stop: int, node: int) -> None:
+        """The owner has moved pages start to stop - 1 to that memory node.
+
+        A merged page takes its frame along, for all who share it; where that is filed follows at the next
+        visit of one of its pages (spec 9.2). Of a page that several processes map (fork) each is to tell.
+        InvalidMemory: no such node or pages. OutOfMemory: nothing has moved.
+        """
+        start, stop = self._range(start, stop)
+        check_node(node, self._host.nr_nodes)
+        with self._host.lock:
+            self._alive.move(start, stop, node)
+            self._runs = _moved(self._runs, start, stop, node)
+
     def advise(self, advice: Advice, start: int = 0, stop: int | None = None) -> None:
         """Offers pages for merging, or takes them out.
 
@@ -268,7 +302,7 @@ class Process:
                 list(self._runs),
                 name=name or f"{self.name}-child",
                 pid=None,
-                domain=self.domain,
+                domain=self._domain,
                 immutable=self._immutable,
                 frozen=False,
                 runtime_ms=0,
@@ -306,6 +340,16 @@ class Process:
         for run in self._runs[:-1]:
             firsts.append(firsts[-1] + run.nr_pages)
         return self._runs[bisect_right(firsts, page) - 1]
+
+
+def _moved(runs: list[PageRun], start: int, stop: int, node: int) -> list[PageRun]:
+    """The runs, of which those that lie within pages start to stop - 1 are on that node now."""
+    moved, first = [], 0
+    for run in runs:
+        after = first + run.nr_pages
+        moved.append(replace(run, node=node) if start <= first and after <= stop else run)
+        first = after
+    return moved
 
 
 def _as_bytes(data: npt.NDArray[np.uint8] | bytes) -> npt.NDArray[np.uint8]:

@@ -88,6 +88,10 @@ def _predicate(reason: Reason, facts: Facts) -> str:
                 f"equals merged pages, but each of their frames has {facts.max_page_sharing} sharers, "
                 "the most that max_page_sharing allows"
             )
+        case Reason.OTHER_NODE:
+            return "has a twin only on another memory node, and merge_across_nodes is 0"
+        case Reason.OTHER_DOMAIN:
+            return "has a twin only in another domain, and pages merge within their domain"
         case Reason.ABSENT:
             return "is absent: not in the dump, not resident, or unmapped"
         case _:

@@ -43,6 +43,7 @@ class Scheduler:
     """Prepares scans and runs them. Who calls holds the engine's lock, but for turns, `batch` and `halt`.
 
     mode: of the scan that has been prepared and has not been wrapped up; None: no scan is under way.
+    is_offlining: a memory node is going offline, so batches wait.
     on_crawl: called before a crawl chooses whom to scan. wake_crawler, wake_scanner: called when a turn has
     fallen due because of an event.
     """
@@ -83,6 +84,7 @@ class Scheduler:
         self.wake_crawler: Callable[[], None] = _nobody
         self.wake_scanner: Callable[[], None] = _nobody
         self._is_halting = False
+        self.is_offlining = False
         self.mode: Mode | None = None
         self._cause: Cause = "call"
         self._serves_request = False
@@ -125,6 +127,14 @@ class Scheduler:
         """The processes that wait to be scanned, in order; the one being scanned is among them."""
         by_slot = {process._alive.address: process for process in self.processes}
         return tuple(by_slot[address] for address in self._core.queue())
+
+    def durations(self, domain: int | None) -> tuple[int, int]:
+        """Milliseconds of the last scan, and a process; of a domain: of the last ones of its processes."""
+        if domain is None:
+            return self.last_scan_ms, self.proc_scan_ms
+        statuses = [process._alive.status() for process in self.processes if process.domain == domain]
+        scanned = [int(status.elapsed) for status in statuses if status.completion]
+        return sum(scanned), sum(scanned) // max(1, len(scanned))
 
     # --- events ----------------------------------------------------------------------------------
 
@@ -361,7 +371,7 @@ class Scheduler:
     @property
     def _is_parked(self) -> bool:
         is_idle = self.mode is None or not crawler.is_merging(self._knobs.run)
-        return is_idle or not self._knobs.pages_to_scan or self._is_halting
+        return is_idle or not self._knobs.pages_to_scan or self._is_halting or self.is_offlining
 
     def batch(self, nr_pages: int, may_go_on: Callable[[], bool] = lambda: True) -> int:
         """Visits up to `nr_pages` pages of a scan and returns how many. Takes the lock, slice by slice.

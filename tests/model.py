@@ -2,9 +2,9 @@
 
 A *cell* is one physical page: its bytes. A *space* is a process: a list of *pages*, each looking at a cell.
 Every page that was visited has an *item*, which is volatile, unstable or stable. Merged contents are
-*nodes*: the bytes and the items that share them. Two dictionaries replace the trees: `nodes` from bytes to
-the nodes that have them, `unstable` from bytes to the candidate of this round. A third, `chains`, has the
-contents that are chains, and when each was last pruned.
+*nodes*: the bytes and the items that share them. Two dictionaries replace the trees: `nodes` from a place to
+the nodes that are there, `unstable` from a place to the candidate of this round. A place is a domain, a
+tree of it and the bytes. A third, `chains`, has the places of chains, and when each was last pruned.
 
 The numbers behind the comments are rows and sections of the specification: "row 4" is the decision table
 for one page (3.3), "L2" the rule for finding its item (3.2), "2.7" the merge window, "7.5" the states of a
@@ -19,14 +19,19 @@ Where the model is exact, and where it cannot be:
 - The bytes of a page are its checksum. A real checksum of 0 on a first visit would pass the gate at once;
   that is one page in 2^31.
 - Which of several dups that have room is joined is the engine's choice; `choose` tells the model. Only of a
-  chain that is due to be pruned it must be a fullest one (3.9.2).
+  chain that is due to be pruned it must be a fullest one (3.9.2). If the frames of some of them were moved to
+  other memory nodes, which of these a search meets is open, and so is all that follows: `is_open`.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+
+Place = tuple[int, int, bytes]
+"""Domain, tree, content."""
 
 
 class State(Enum):
@@ -57,6 +62,9 @@ class Node:
     """One frame: its bytes, which never change, and the items merged into it."""
 
     content: bytes
+    domain: int
+    memory_node: int  # where the frame lies
+    place: Place | None = None  # None: on the migrate list (9.2)
     items: list[Item] = field(default_factory=list)
 
 
@@ -85,6 +93,7 @@ class Page:
     item: Item | None = None
     zero: bool = False  # on the zero frame (3.4.2): no item, and looked at again in each pass
     inherited: bool = False  # by fork: the cell belongs to an ancestor, or to several descendants
+    node: int = 0  # memory node of its own bytes
 
     @property
     def present(self) -> bool:
@@ -116,6 +125,7 @@ class Space:
     runtime_ms: int | None = None
     faults: int = 0
     faults_seen: int = 0  # when it was registered, or last chosen for its merges
+    domain: int = 0
 
     @property
     def is_mergeable(self) -> bool:
@@ -145,6 +155,7 @@ class Model:
         smart_scan: bool = False,
         prune_millisecs: int = 2000,
         use_zero_pages: bool = False,
+        apart: bool = False,
         choose: Callable[[Page, list[Node]], Node] = first_of,
     ) -> None:
         self.initial_rounds = initial_rounds
@@ -156,11 +167,14 @@ class Model:
         self.prune_millisecs = prune_millisecs
         self.now = 0
         self.use_zero_pages = use_zero_pages
+        self.apart = apart  # merge_across_nodes = 0
         self.choose = choose
+        self.is_open = False
         self.spaces: list[Space] = []
-        self.nodes: dict[bytes, list[Node]] = {}
-        self.chains: dict[bytes, int] = {}
-        self.unstable: dict[bytes, Item] = {}
+        self.nodes: dict[Place, list[Node]] = {}
+        self.migrating: list[Node] = []
+        self.chains: dict[Place, int] = {}
+        self.unstable: dict[Place, Item] = {}
         self.queue: list[Space] = []  # the slot under the cursor is the first
         self.cursor: int | None = None  # the next page of that slot, None between slots
         self.candidates: list[Space] = []  # frozen before they were registered, in that order
@@ -171,10 +185,8 @@ class Model:
         self.crawl_round = 0
         self.scan_round = 0
         self.full_scans = 0
-        self.merged = 0
-        self.broken = 0
-        self.pages_scanned = 0
-        self.pages_skipped = 0
+        self.events: defaultdict[int, Counter[str]] = defaultdict(Counter)  # of domains that have processes
+        self.events_gone: Counter[str] = Counter()  # of domains that all have left
 
     # ---- what others look at
 
@@ -186,11 +198,15 @@ class Model:
         return [page.item for page in self.all_pages() if page.item is not None]
 
     def all_nodes(self) -> list[Node]:
-        return [node for dups in self.nodes.values() for node in dups]
+        return [node for dups in self.nodes.values() for node in dups] + self.migrating
 
-    def counters(self) -> dict[str, int]:
-        """Every counter, counted from scratch."""
-        items, nodes = self.all_items(), self.all_nodes()
+    def counters(self, domain: int | None = None) -> dict[str, int]:
+        """Every counter, counted from scratch; of one domain, or of all."""
+        spaces = [space for space in self.spaces if domain in (None, space.domain)]
+        items = [item for item in self.all_items() if item.page.space in spaces]
+        nodes = [node for node in self.all_nodes() if domain in (None, node.domain)]
+        chains = [place for place in self.chains if domain in (None, place[0])]
+        events = self.events[domain] if domain is not None else sum(self.events.values(), self.events_gone)
         shared = len(nodes)
         sharing = sum(len(node.items) - 1 for node in nodes)
         unshared = sum(item.state is State.UNSTABLE for item in items)
@@ -200,29 +216,32 @@ class Model:
             "pages_sharing": sharing,
             "pages_unshared": unshared,
             "pages_volatile": len(items) - shared - sharing - unshared,
-            "stable_node_chains": len(self.chains),
-            "stable_node_dups": sum(len(self.nodes[content]) for content in self.chains),
-            "merged": self.merged,
-            "broken": self.broken,
-            "zero_pages": sum(page.zero for page in self.all_pages()),
-            "pages_scanned": self.pages_scanned,
-            "pages_skipped": self.pages_skipped,
-            "scanning_process": sum(space.registered is not None for space in self.spaces),
-            "nr_frozen": sum(space.pending is Pending.FROZEN for space in self.spaces),
-            "nr_scannable": sum(space.pending is Pending.NORMAL for space in self.spaces),
+            "stable_node_chains": len(chains),
+            "stable_node_dups": sum(len(self.nodes[place]) for place in chains),
+            "merged": events["merged"],
+            "broken": events["broken"],
+            "zero_pages": sum(page.zero for space in spaces for page in space.pages),
+            "pages_scanned": events["pages_scanned"],
+            "pages_skipped": events["pages_skipped"],
+            "scanning_process": sum(space.registered is not None for space in spaces),
+            "nr_frozen": sum(space.pending is Pending.FROZEN for space in spaces),
+            "nr_scannable": sum(space.pending is Pending.NORMAL for space in spaces),
             "full_scans": self.full_scans,
             "scan_round": self.scan_round,
         }
 
     def pages_saved(self) -> int:
-        """Sharers beyond the first of each frame, and zero pages: as many as there are cells."""
+        """Sharers beyond the first of each frame, and zero pages: as many as there are cells in a domain."""
         sharing = sum(len(node.items) - 1 for node in self.all_nodes())
-        return sharing + len({id(page.cell) for page in self.all_pages() if page.zero})
+        return sharing + len({(page.space.domain, id(page.cell)) for page in self.all_pages() if page.zero})
 
     def first_visited(self, page: Page) -> Page | None:
         """Another page that stands for the cell of this one, if there is any."""
         for other in self.all_pages():
-            if other is not page and other.cell is page.cell and other.item and not other.item.alias_of:
+            is_same = (
+                other is not page and other.cell is page.cell and other.space.domain == page.space.domain
+            )
+            if is_same and other.item and not other.item.alias_of:
                 return other
         return None
 
@@ -261,10 +280,16 @@ class Model:
     # ---- events
 
     def attach(
-        self, cells: list[Cell | None], *, mergeable: bool | None = None, frozen: bool = False
+        self,
+        cells: list[Cell | None],
+        *,
+        mergeable: bool | None = None,
+        frozen: bool = False,
+        node: int = 0,
+        domain: int = 0,
     ) -> Space:
-        space = Space(frozen=frozen)
-        space.pages = [Page(space, cell, mergeable) for cell in cells]
+        space = Space(frozen=frozen, domain=domain)
+        space.pages = [Page(space, cell, mergeable, node=node) for cell in cells]
         self.spaces.append(space)
         if frozen:
             self.candidates.append(space)
@@ -275,12 +300,20 @@ class Model:
 
     def fork(self, parent: Space) -> Space:
         """The child looks at the parent's cells, inherits what is mergeable, and waits for the next crawl."""
-        child = Space(family=parent.family, runtime_ms=0)
+        child = Space(family=parent.family, runtime_ms=0, domain=parent.domain)
         if parent.registered is not None:
             self._register(child)
         for page in parent.pages:
             child.pages.append(
-                Page(child, page.cell, page.mergeable, page.mapped, zero=page.zero, inherited=True)
+                Page(
+                    child,
+                    page.cell,
+                    page.mergeable,
+                    page.mapped,
+                    zero=page.zero,
+                    inherited=True,
+                    node=page.node,
+                )
             )
         self.spaces.append(child)
         return child
@@ -299,9 +332,9 @@ class Model:
         page.space.faults += 1
         self._make_private(page)
 
-    def map(self, space: Space, cells: list[Cell | None], at: int) -> None:
+    def map(self, space: Space, cells: list[Cell | None], at: int, node: int = 0) -> None:
         """New pages get the numbers from `at` on; those that had them, and the cursor, move up."""
-        space.pages[at:at] = [Page(space, cell) for cell in cells]
+        space.pages[at:at] = [Page(space, cell, node=node) for cell in cells]
         if self._is_under_cursor(space) and self.cursor is not None and self.cursor >= at:
             self.cursor += len(cells)
 
@@ -318,6 +351,36 @@ class Model:
         if space.registered is None and space.is_mergeable:
             self._register(space)
             self._enqueue(space)
+
+    def move(self, space: Space, start: int, stop: int, node: int) -> None:
+        """To another memory node. A merged page takes its frame along; what stands for the page goes too."""
+        for page in space.pages[start:stop]:
+            page.node = node
+            if page.item is None or not page.present:
+                continue
+            first = (self.first_visited(page) if page.item.alias_of else None) or page
+            first.node = node
+            if first.frame is not None:
+                first.frame.memory_node = node
+
+    def set_domain(self, space: Space, domain: int) -> None:
+        """It is unmerged first; then nothing of it is known there."""
+        if domain == space.domain:
+            return
+        for page in space.pages:
+            self._free_item(page)
+            page.zero = False
+        before, space.domain = space.domain, domain
+        self._forget_domain(before)
+
+    def offline(self, node: int) -> None:
+        """The frames on a memory node are gone; their pages are private (9.3, 3.10)."""
+        for frame in [frame for frame in self.all_nodes() if frame.memory_node == node]:
+            self.events[frame.domain]["broken"] += len(frame.items) - 1
+            for item in frame.items:
+                item.state, item.node, item.page.private = State.VOLATILE, None, False
+            frame.items = []
+            self._remove_node(frame)
 
     def freeze(self, space: Space) -> None:
         space.frozen = True
@@ -347,6 +410,7 @@ class Model:
             self._free_item(page)
         self._leave_queue(space)
         self.spaces.remove(space)
+        self._forget_domain(space.domain)
         if space in self.candidates:
             self.candidates.remove(space)
         if self.scanning and not self.queue:
@@ -443,8 +507,9 @@ class Model:
                 break
             else:
                 self._advance()
-                visited += self._visit(page)
-        self.pages_scanned += visited
+                is_made = self._visit(page)
+                self.events[page.space.domain]["pages_scanned"] += is_made
+                visited += is_made
         return visited
 
     def finish(self) -> None:
@@ -482,8 +547,8 @@ class Model:
     def _wrap_up(self) -> None:
         self.full_scans += self.scanning == "full"
         self.scanning = ""
-        for content in [content for content in self.chains if self._is_due(content)]:
-            self._prune(content)
+        for place in [place for place in self.chains if self._is_due(place)]:
+            self._prune(place)
 
     def _begin_slot(self) -> None:
         """The cursor goes to the first page of the first slot in the queue, or away if there is none."""
@@ -520,14 +585,20 @@ class Model:
         else:
             bypass = is_frozen and page.item.state is State.UNSTABLE  # L2
         item = page.item
-        if item.node is not None and not page.private and item.node.content == bytes_now:
-            return True  # row 2
+        if (
+            item.node is not None
+            and not page.private
+            and item.node.content == bytes_now
+            and self._stays(item)
+        ):
+            return True  # rows 1 to 3
         self._detach(item)  # row 4
         if self.smart_scan and self._is_skipped(item):
-            self.pages_skipped += 1
+            self.events[page.space.domain]["pages_skipped"] += 1
             return False
         item.alias_of = self.first_visited(page)
-        if is_zero(page) and any(other.zero for other in self.all_pages() if other.cell is page.cell):
+        mappings = [other for other in self.all_pages() if other.cell is page.cell]
+        if is_zero(page) and any(other.zero for other in mappings if other.space.domain == page.space.domain):
             page.zero = True  # the same page is on the zero frame already
             return True
         if item.alias_of is not None:
@@ -536,7 +607,8 @@ class Model:
             return True
         if self.is_upstream and self._goes_to_zero(page):
             return True
-        targets = self._targets(bytes_now)
+        place = self._place(page.space.domain, page.node, bytes_now)
+        targets = self._targets(place)
         if targets:  # row 6
             self._attach(item, targets[0] if len(targets) == 1 else self.choose(page, targets))
             return True
@@ -545,43 +617,98 @@ class Model:
             return True
         if self._goes_to_zero(page):  # row 8
             return True
-        twin = self.unstable.get(bytes_now)
+        twin = self.unstable.get(place)
         if twin is None:  # row 10
             item.state = State.UNSTABLE
-            self.unstable[bytes_now] = item
+            self.unstable[place] = item
             return True
         if not twin.page.scannable:  # row 9: unmapped or opted out since
             return True
+        if self._place(twin.page.space.domain, twin.page.node, bytes_now) != place:  # row 9: moved since
+            return True
         self._detach(twin)  # rows 11 and 15
-        node = Node(bytes_now)
-        dups = self.nodes.setdefault(bytes_now, [])
-        dups.append(node)
-        if len(dups) == 2:
-            self.chains.setdefault(bytes_now, self.now)
+        node = Node(bytes_now, page.space.domain, page.node)
+        self._file(node)
         self._attach(twin, node)
         self._attach(item, node)
         return True
 
-    def _targets(self, content: bytes) -> list[Node]:
-        """The nodes that a page may join (3.9.1, 12.8): a search collapses or prunes the chain it meets."""
-        targets = [node for node in self.nodes.get(content, []) if len(node.items) < self.max_page_sharing]
-        if content in self.chains:
-            if self._is_due(content):
-                fullest = max((len(node.items) for node in targets), default=0)
-                targets = [node for node in targets if len(node.items) == fullest]
-                self._prune(content)
-            elif len(self.nodes[content]) == 1:
-                del self.chains[content]
-        return targets
+    def _place(self, domain: int, node: int, content: bytes) -> Place:
+        return domain, node if self.apart else 0, content
 
-    def _is_due(self, content: bytes) -> bool:
-        return self.now >= self.chains[content] + self.prune_millisecs
+    def _place_of(self, node: Node) -> Place:
+        """Where a frame belongs by the memory node it lies on."""
+        return self._place(node.domain, node.memory_node, node.content)
 
-    def _prune(self, content: bytes) -> None:
-        if len(self.nodes[content]) == 1:
-            del self.chains[content]
+    def _stays(self, item: Item) -> bool:
+        """A merged page has not changed: if its frame was moved, that is filed anew (rows 1 and 3, 9.2)."""
+        node = item.node
+        assert node is not None
+        if node.place == self._place_of(node):
+            return True
+        if node.place is not None:
+            self._take_out(node)
+        place = self._place_of(node)
+        targets = self._targets(place)
+        if place not in self.nodes or len(node.items) > 1:
+            self._file(node)
+            self.migrating.remove(node)
+            return True
+        if not targets:
+            return False
+        self._detach(item)
+        self._attach(item, targets[0] if len(targets) == 1 else self.choose(item.page, targets))
+        return True
+
+    def _file(self, node: Node) -> None:
+        place = node.place = self._place_of(node)
+        self.nodes.setdefault(place, []).append(node)
+        if len(self.nodes[place]) == 2:
+            self.chains.setdefault(place, self.now)
+
+    def _take_out(self, node: Node) -> None:
+        """To the migrate list."""
+        self._remove_node(node)
+        node.place = None
+        self.migrating.append(node)
+
+    def _remove_node(self, node: Node) -> None:
+        if node.place is None:
+            self.migrating.remove(node)
+            return
+        self.nodes[node.place].remove(node)
+        if not self.nodes[node.place]:
+            del self.nodes[node.place]
+            self.chains.pop(node.place, None)
+
+    def _targets(self, place: Place) -> list[Node]:
+        """The nodes that a page may join (3.9.1, 12.8): a search collapses or prunes the chain it meets.
+
+        One whose frame was moved is no target: it goes to the migrate list, and the search begins again.
+        """
+        while True:
+            targets = [node for node in self.nodes.get(place, []) if len(node.items) < self.max_page_sharing]
+            if place in self.chains:
+                if self._is_due(place):
+                    fullest = max((len(node.items) for node in targets), default=0)
+                    targets = [node for node in targets if len(node.items) == fullest]
+                    self._prune(place)
+                elif len(self.nodes[place]) == 1:
+                    del self.chains[place]
+            misplaced = [node for node in targets if self._place_of(node) != place]
+            if not misplaced:
+                return targets
+            self.is_open |= len(targets) > 1
+            self._take_out(misplaced[0])
+
+    def _is_due(self, place: Place) -> bool:
+        return self.now >= self.chains[place] + self.prune_millisecs
+
+    def _prune(self, place: Place) -> None:
+        if len(self.nodes[place]) == 1:
+            del self.chains[place]
         else:
-            self.chains[content] = self.now
+            self.chains[place] = self.now
 
     def _goes_to_zero(self, page: Page) -> bool:
         page.zero = self.use_zero_pages and is_zero(page)
@@ -609,7 +736,7 @@ class Model:
     def _attach(self, item: Item, node: Node) -> None:
         """3.8"""
         if node.items:
-            self.merged += 1
+            self.events[node.domain]["merged"] += 1
             item.page.space.merged += 1
         node.items.append(item)
         item.state, item.node, item.page.private = State.STABLE, node, False
@@ -619,17 +746,18 @@ class Model:
         if item.node is not None:
             item.node.items.remove(item)
             if item.node.items:
-                self.broken += 1
+                self.events[item.node.domain]["broken"] += 1
             else:
-                dups = self.nodes[item.node.content]
-                dups.remove(item.node)
-                if not dups:
-                    del self.nodes[item.node.content]
-                    self.chains.pop(item.node.content, None)
+                self._remove_node(item.node)
         self.unstable = {key: other for key, other in self.unstable.items() if other is not item}
         item.state, item.node = State.VOLATILE, None
 
     # ---- small change
+
+    def _forget_domain(self, domain: int) -> None:
+        """With its last process a domain is gone, and its counts are only in those of all."""
+        if not any(space.domain == domain for space in self.spaces):
+            self.events_gone += self.events.pop(domain, Counter())
 
     def _free_item(self, page: Page) -> None:
         if page.item is not None:

@@ -1,7 +1,7 @@
-"""Scanner, knobs and threads: rows 81-88 and 92-94 of section 13.5 of the specification.
+"""Scanner, knobs, memory nodes and threads: rows 81-94 of section 13.5 of the specification.
 
 Row 87 (the syntax of every knob) is in test_knobs.py. Row 93 runs for LKSM_SOAK_SECONDS seconds, 3 if that
-is not set. Rows 89-91 (nodes, offlining) are not here.
+is not set. More about rows 89-91 is in tests/c/test_migrate.c.
 """
 
 from __future__ import annotations
@@ -435,6 +435,182 @@ def test_row_88_volatile_formula(seed: int, initial_rounds: int) -> None:
         seen += now.pages_volatile
     assert (seen > 0) == (initial_rounds > 0)
     assert engine.check() == []
+
+
+# ---- 89 to 91: memory nodes
+
+
+def two_nodes(**knobs: int) -> lksm.Engine:
+    """Two memory nodes whose pages are kept apart, and no gate."""
+    return lksm.Engine(nodes=2, initial_rounds=0, merge_across_nodes=0, **knobs)
+
+
+def test_row_89_merge_across_nodes() -> None:
+    """With 0 equal pages of different nodes stay apart; the knob is kept while pages are shared."""
+    engine = lksm.Engine(nodes=2, initial_rounds=0)
+    assert engine.sysfs.read("merge_across_nodes") == "1\n"
+    first = engine.attach(pages("a b"), node=0, mergeable=True)
+    second = engine.attach(pages("a c"), node=1, mergeable=True)
+    assert engine.sysfs.write("merge_across_nodes", "0\n") == 2
+    engine.full()
+    expect(engine, shared=0, sharing=0, unshared=4)
+    assert engine.explain(first, 0).reason is lksm.Reason.OTHER_NODE
+    assert engine.explain(first, 1).reason is lksm.Reason.UNIQUE
+    third = engine.attach(pages("a c"), node=1, mergeable=True)
+    engine.full()
+    expect(engine, shared=2, sharing=2, unshared=2)
+    assert ids(engine, first) == [-1, -1]
+    assert ids(engine, second) == ids(engine, third)
+    with pytest.raises(lksm.KnobError, match="merge_across_nodes") as busy:
+        engine.sysfs.write("merge_across_nodes", "1")
+    assert busy.value.errno == errno.EBUSY
+    assert engine.sysfs.write("merge_across_nodes", "0") == 1
+    for bad in ("2", "-1", "x", ""):
+        with pytest.raises(lksm.KnobError, match="merge_across_nodes") as invalid:
+            engine.sysfs.write("merge_across_nodes", bad)
+        assert invalid.value.errno == errno.EINVAL
+    engine.knobs.run = 2
+    engine.knobs.merge_across_nodes = True
+    engine.knobs.run = 0
+    engine.full()
+    expect(engine, shared=2, sharing=3, unshared=1)
+
+
+def test_row_89_both_unstable_trees_restart() -> None:
+    """Over 300 rounds the unshared pages of both nodes stay what they are."""
+    engine = two_nodes()
+    for node in (0, 1):
+        engine.attach(pages("a b c"), node=node, mergeable=True)
+    for _ in range(300):
+        engine.full()
+        expect(engine, shared=0, sharing=0, unshared=6, rmap_items=6)
+
+
+def test_row_90_migrated_frame_is_refiled() -> None:
+    """A frame that was moved is filed on its new node at the next visit; pages there join it."""
+    engine = two_nodes()
+    moved = engine.attach(pages("P P"), node=0, mergeable=True)
+    engine.full()
+    (frame, _) = ids(engine, moved)
+    moved.move(0, 2, 1)
+    assert [region.node for region in moved.regions] == [1]
+    expect(engine, shared=1, sharing=1, unshared=0)
+    engine.full()
+    expect(engine, shared=1, sharing=1, unshared=0, broken=0)
+    there, here = (engine.attach(pages("P"), node=node, mergeable=True) for node in (1, 0))
+    engine.full()
+    expect(engine, shared=1, sharing=2, unshared=1)
+    assert ids(engine, moved) == [frame, frame]
+    assert ids(engine, there) == [frame]
+    assert ids(engine, here) == [-1]
+
+
+@pytest.mark.parametrize("nr_mappings", [1, 2])
+def test_row_90_an_equal_frame_is_there(nr_mappings: int) -> None:
+    """With one mapping the page joins the frame that is there, with two its own becomes a dup beside it."""
+    engine = two_nodes()
+    moved = engine.attach(pages("P P"), node=0, mergeable=True)
+    there = engine.attach(pages("P P"), node=1, mergeable=True)
+    engine.full()
+    expect(engine, shared=2, sharing=2, unshared=0, chains=0)
+    if nr_mappings == 1:
+        moved.write(1, content("x"))
+        engine.full()
+        expect(engine, shared=2, sharing=1, unshared=1)
+    moved.move(0, nr_mappings, 1)
+    engine.full()
+    if nr_mappings == 1:
+        expect(engine, shared=1, sharing=2, unshared=1, chains=0, dups=0)
+        assert ids(engine, moved) == [ids(engine, there)[0], -1]
+    else:
+        expect(engine, shared=2, sharing=2, unshared=0, chains=1, dups=2)
+        assert set(ids(engine, moved)).isdisjoint(ids(engine, there))
+    assert moved.read(0).tobytes() == content("P")
+
+
+def test_row_91_offlining() -> None:
+    """Batches wait, writes still break; afterwards no frame lies on the node that is offline."""
+    engine, _ = clocked(nodes=2, merge_across_nodes=0, run=8)
+    gone = engine.attach(pages("P P P"), node=0, mergeable=True)
+    kept = engine.attach(pages("P P u"), node=1, mergeable=True)
+    late = engine.attach(pages("Q Q"), node=0, mergeable=True)
+    engine.full()
+    expect(engine, shared=3, sharing=4, unshared=1)
+    with engine.offlining(0):
+        request(engine, 2)
+        engine.advance(10_000)
+        assert engine.counters().pages_scanned == 8
+        for asked in (engine.full, engine.partial, engine.scan, lambda: engine.crawl("full")):
+            with pytest.raises(lksm.BusyError, match="offline"):
+                asked()
+        with pytest.raises(lksm.BusyError, match="offline"), engine.offlining(1):
+            pass
+        for name, text in (("run", "0"), ("max_page_sharing", "7"), ("merge_across_nodes", "1")):
+            with pytest.raises(lksm.KnobError, match="offline") as busy:
+                engine.sysfs.write(name, text)
+            assert busy.value.errno == errno.EBUSY
+        gone.write(0, content("x"))
+        assert ids(engine, gone)[0] == -1
+        late.move(0, 2, 1)
+    assert ids(engine, gone) == [-1, -1, -1]
+    assert ids(engine, late)[0] == ids(engine, late)[1] >= 0
+    expect(engine, shared=2, sharing=2, unshared=1, volatile=3)
+    assert kept.read(0).tobytes() == content("P")
+    engine.advance(1000)
+    assert engine.counters().pages_scanned == 16
+    expect(engine, shared=3, sharing=3, unshared=2)
+
+
+def test_row_91_cancelled() -> None:
+    """If offlining fails nothing has changed, and batches go on."""
+    engine = two_nodes()
+    process = engine.attach(pages("P P"), node=0, mergeable=True)
+    engine.full()
+    before = ids(engine, process)
+    with pytest.raises(ZeroDivisionError), engine.offlining(0):
+        _ = 1 // 0
+    assert ids(engine, process) == before
+    expect(engine, shared=1, sharing=1)
+    assert engine.full().pages_scanned == 2
+    with pytest.raises(lksm.InvalidMemory, match="node 2"), engine.offlining(2):
+        pass
+
+
+def test_row_91_threads_wait() -> None:
+    """The scanner's thread waits while a node goes offline, and goes on afterwards."""
+    engine = two_nodes(run=1, sleep_millisecs=0, full_scan_interval=0)
+    engine.attach(pages("P P"), node=0, mergeable=True)
+    with engine.running():
+        wait_until(lambda: engine.counters().pages_scanned > 10)
+        with engine.offlining(0):
+            before = engine.counters().pages_scanned
+            time.sleep(0.05)
+            assert engine.counters().pages_scanned == before
+        wait_until(lambda: engine.counters().pages_scanned > before + 10)
+    expect(engine, shared=1, sharing=1)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """At most a minute."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_moves_are_checked() -> None:
+    """Nodes and pages that are not there are refused, and a process remembers where its regions lie."""
+    engine = lksm.Engine(nodes=3)
+    process = engine.attach([pages("a b"), pages("c")], node=1)
+    for start, stop, node in ((0, 4, 1), (-1, 1, 1), (2, 1, 1), (0, 1, 3), (0, 1, -1)):
+        with pytest.raises(lksm.InvalidMemory):
+            process.move(start, stop, node)
+    process.move(1, 3, 2)
+    assert [region.node for region in process.regions] == [1, 2]
+    process.move(0, 0, 0)
+    for nodes in (0, 257):
+        with pytest.raises(ValueError, match="nodes is"):
+            lksm.Engine(nodes=nodes)
 
 
 # ---- 92: long gaps

@@ -43,7 +43,6 @@ COUNTER_FILES = [
 ]
 COUNTER_OF = {"ksm_zero_pages": "zero_pages"}  # all others are named like their file
 FOREVER = 2**31 - 1
-NOT_YET = ["merge_across_nodes"]
 
 
 def refused(engine: lksm.Engine, name: str, text: str) -> int | None:
@@ -295,9 +294,9 @@ def test_counters_are_files(engine: lksm.Engine, name: str) -> None:
     assert error.value.errno == errno.EACCES
 
 
-@pytest.mark.parametrize("name", ["nonesuch", "", "RUN", "run ", "../ksm/run", "__class__", *NOT_YET])
+@pytest.mark.parametrize("name", ["nonesuch", "", "RUN", "run ", "../ksm/run", "__class__"])
 def test_names_that_do_not_exist(engine: lksm.Engine, name: str) -> None:
-    """A name that is no file of ours, or not yet, is ENOENT for reading and writing."""
+    """A name that is no file of ours is ENOENT for reading and writing."""
     for use in (lambda: engine.sysfs.read(name), lambda: engine.sysfs.write(name, "1")):
         with pytest.raises(lksm.KnobError) as error:
             use()

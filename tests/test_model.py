@@ -8,11 +8,12 @@ compared, until `run` = 2 throws the scan state away.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pytest
 from hypothesis import given, note
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -76,6 +77,8 @@ class EngineAndModel(RuleBasedStateMachine):
         smart_scan=st.booleans(),
         prune_millisecs=st.sampled_from([0, 50, 2000]),
         use_zero_pages=st.booleans(),
+        nodes=st.sampled_from([1, 1, 2, 3]),
+        secure=st.booleans(),
         seed=st.integers(0, 3),
     )
     def start(
@@ -89,9 +92,12 @@ class EngineAndModel(RuleBasedStateMachine):
         smart_scan: bool,
         prune_millisecs: int,
         use_zero_pages: bool,
+        nodes: int,
+        secure: bool,
         seed: int,
     ) -> None:
         self.page_size = page_size
+        self.nodes = nodes
         self.disturb = disturb
         self.certain = self.windows_certain = True
         self.clock = lksm.VirtualClock()
@@ -105,6 +111,9 @@ class EngineAndModel(RuleBasedStateMachine):
             smart_scan=smart_scan,
             stable_node_chains_prune_millisecs=prune_millisecs,
             use_zero_pages=use_zero_pages,
+            nodes=nodes,
+            merge_across_nodes=nodes != 3,
+            secure=secure,
             seed=seed,
         )
         self.model = Model(
@@ -115,6 +124,7 @@ class EngineAndModel(RuleBasedStateMachine):
             smart_scan=smart_scan,
             prune_millisecs=prune_millisecs,
             use_zero_pages=use_zero_pages,
+            apart=nodes == 3,
             choose=self.choose_as_the_engine,
         )
         self.all: list[Both] = []
@@ -188,6 +198,8 @@ class EngineAndModel(RuleBasedStateMachine):
         frozen=st.booleans(),
         immutable=st.booleans(),
         rows=st.lists(st.integers(-1, 5), min_size=1, max_size=6),
+        node=fractions,
+        domain=st.sampled_from([0, 0, 0, 7]),
     )
     def attach(
         self,
@@ -197,7 +209,10 @@ class EngineAndModel(RuleBasedStateMachine):
         frozen: bool,
         immutable: bool,
         rows: list[int],
+        node: float = 0.0,
+        domain: int = 0,
     ) -> None:
+        lies_on = int(node * self.nodes)
         array = Array.of(picture, self.page_size, immutable)
         self.arrays.append(array)
         cells: list[Cell | None] = list(array.cells)
@@ -209,19 +224,25 @@ class EngineAndModel(RuleBasedStateMachine):
             memory = [array.pages, second.pages]
             if form == "gap":
                 far = (len(picture) + 3) * self.page_size
-                memory = [lksm.Region(far, second.pages), lksm.Region(0, array.pages)]
+                memory = [
+                    lksm.Region(far, second.pages, node=lies_on),
+                    lksm.Region(0, array.pages, node=lies_on),
+                ]
         elif form == "rows":
             kept = [row if row < len(picture) else -1 for row in rows]
             cells = [array.cells[row] if row >= 0 else None for row in kept]
-            memory = [lksm.Region(0, array.pages, rows=np.array(kept))]
+            memory = [lksm.Region(0, array.pages, rows=np.array(kept), node=lies_on)]
         process = self.engine.attach(
             memory,
             address=16 * self.page_size,
             mergeable=mergeable,
             frozen=frozen,
             immutable=immutable,
+            node=lies_on,
+            domain=domain,
         )
-        self.add(process, self.model.attach(cells, mergeable=mergeable, frozen=frozen), immutable)
+        space = self.model.attach(cells, mergeable=mergeable, frozen=frozen, node=lies_on, domain=domain)
+        self.add(process, space, immutable)
 
     @precondition(lambda self: self.has_room() and self.arrays)
     @rule(which=fractions, first=fractions, mergeable=st.sampled_from([None, True]))
@@ -367,6 +388,40 @@ class EngineAndModel(RuleBasedStateMachine):
         both.process.advise("mergeable" if mergeable else "unmergeable", start, stop)
         self.model.advise(both.space, mergeable, start, stop)
 
+    @precondition(has_processes)
+    @rule(which=fractions, one=fractions, two=fractions, node=fractions)
+    def move(self, which: float, one: float, two: float, node: float) -> None:
+        both, lies_on = self.pick(which), int(node * self.nodes)
+        start, stop = self.pick_range(both, one, two)
+        both.process.move(start, stop, lies_on)
+        self.model.move(both.space, start, stop, lies_on)
+
+    @precondition(has_processes)
+    @rule(which=fractions, domain=st.sampled_from([0, 7, 2**32 - 1]))
+    def set_domain(self, which: float, domain: int) -> None:
+        both = self.pick(which)
+        both.process.domain = domain
+        self.model.set_domain(both.space, domain)
+
+    # ---- memory nodes
+
+    @rule(node=fractions)
+    def offline(self, node: float) -> None:
+        lies_on = int(node * self.nodes)
+        with self.engine.offlining(lies_on):
+            pass
+        self.model.offline(lies_on)
+
+    @rule(apart=st.booleans())
+    def keep_apart(self, apart: bool) -> None:
+        """Only while nothing is shared."""
+        if self.engine.counters().pages_shared and apart != (not self.engine.knobs.merge_across_nodes):
+            with pytest.raises(lksm.KnobError, match="pages are shared"):
+                self.engine.knobs.merge_across_nodes = not apart
+            return
+        self.engine.knobs.merge_across_nodes = not apart
+        self.model.apart = apart
+
     # ---- scans
 
     @rule(ms=st.sampled_from([1, 49, 50, 1950]))
@@ -416,16 +471,19 @@ class EngineAndModel(RuleBasedStateMachine):
         self.engine.sysfs.write("run", "2")
         self.model.unmerge()
         if not self.certain:
-            counters = self.engine.counters()
-            self.model.merged, self.model.broken = counters.merged, counters.broken
-            self.model.pages_scanned, self.model.pages_skipped = (
-                counters.pages_scanned,
-                counters.pages_skipped,
-            )
+            self.model.events_gone = self.events_of(None)
+            for domain in {space.domain for space in self.model.spaces}:
+                self.model.events[domain] = self.events_of(domain)
+                self.model.events_gone.subtract(self.model.events[domain])
             self.certain = True
         if value is not None:
             self.engine.sysfs.write("run", value)
             self.model.resume()
+
+    def events_of(self, domain: int | None) -> Counter[str]:
+        now = self.engine.counters(domain)
+        names = ("merged", "broken", "pages_scanned", "pages_skipped")
+        return Counter({name: getattr(now, name) for name in names})
 
     @precondition(lambda self: self.model.unmerging)
     @rule(value=st.sampled_from(["0", "1"]))
@@ -442,22 +500,33 @@ class EngineAndModel(RuleBasedStateMachine):
             self.engine.full()
             self.model.full()
         self.engine.knobs.smart_scan = self.model.smart_scan = smart_scan
-        cells_of: defaultdict[bytes, set[int]] = defaultdict(set)
-        frames_of: defaultdict[bytes, set[int]] = defaultdict(set)
+        if self.model.apart:
+            return
+        cells_of: defaultdict[tuple[int, bytes], set[int]] = defaultdict(set)
+        frames_of: defaultdict[tuple[int, bytes], set[int]] = defaultdict(set)
         contents_of: defaultdict[int, set[bytes]] = defaultdict(set)
         for both, table in zip(self.all, self.tables_now(), strict=True):
             for page, frame in zip(both.space.pages, table, strict=True):
                 if page.scannable and page.cell is not None:
-                    cells_of[page.cell.content].add(id(page.cell))
-                    frames_of[page.cell.content].add(frame)
+                    key = (page.space.domain, page.cell.content)
+                    cells_of[key].add(id(page.cell))
+                    frames_of[key].add(frame)
                     contents_of[frame].add(page.cell.content)
         assert all(len(contents) == 1 for frame, contents in contents_of.items() if frame >= 0)
-        for bytes_now, cells in cells_of.items():
-            if not any(bytes_now):  # some may be on the zero frame, others merged earlier or later
-                assert -1 not in frames_of[bytes_now] or not self.model.use_zero_pages
+        for key, cells in cells_of.items():
+            if not any(key[1]):  # some may be on the zero frame, others merged earlier or later
+                assert -1 not in frames_of[key] or not self.model.use_zero_pages
             elif 2 <= len(cells) <= self.model.max_page_sharing and self.model.max_page_sharing == 256:
-                assert len(frames_of[bytes_now]) == 1 and min(frames_of[bytes_now]) >= 0
-            assert -2 not in frames_of[bytes_now] or not any(bytes_now)
+                assert len(frames_of[key]) == 1 and min(frames_of[key]) >= 0
+            assert -2 not in frames_of[key] or not any(key[1])
+        by_domain = [set(frames) - {-1, -2} for frames in self.frames_by_domain().values()]
+        assert sum(map(len, by_domain)) == len(set().union(*by_domain)), "two domains share a frame"
+
+    def frames_by_domain(self) -> dict[int, list[int]]:
+        found: defaultdict[int, list[int]] = defaultdict(list)
+        for both, table in zip(self.all, self.tables_now(), strict=True):
+            found[both.space.domain] += [frame for frame in table if frame != -3]
+        return found
 
     # ---- what must hold after every step
 
@@ -478,15 +547,18 @@ class EngineAndModel(RuleBasedStateMachine):
     def counters_equal(self) -> None:
         if not hasattr(self, "engine"):
             return
-        expected = self.model.counters()
-        counters = self.engine.counters()
-        actual = {name: getattr(counters, name) for name in expected}
-        assert actual["merged"] - actual["broken"] == actual["pages_sharing"]
-        if not self.certain:
-            names = [name for name in CERTAIN if name != "pages_scanned" or not self.model.smart_scan]
-            expected = {name: expected[name] for name in names}
-            actual = {name: actual[name] for name in names}
-        assert actual == expected
+        self.certain &= not self.model.is_open
+        self.model.is_open = False
+        for domain in (None, 0, 7):
+            expected = self.model.counters(domain)
+            counters = self.engine.counters(domain)
+            actual = {name: getattr(counters, name) for name in expected}
+            assert actual["merged"] - actual["broken"] == actual["pages_sharing"] or domain is not None
+            if not self.certain:
+                names = [name for name in CERTAIN if name != "pages_scanned" or not self.model.smart_scan]
+                expected = {name: expected[name] for name in names}
+                actual = {name: actual[name] for name in names}
+            assert actual == expected
 
     @invariant()
     def savings_equal(self) -> None:

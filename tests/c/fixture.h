@@ -47,7 +47,9 @@ struct setup {
 	uint64_t initial_rounds;	/* 0: no checksum gate */
 	uint64_t max_page_sharing;	/* unlimited */
 	uint32_t merge_window;		/* 3 */
+	uint32_t nr_nodes;		/* 1 */
 	bool gate_first;		/* LKSM's order */
+	bool is_secure;			/* frames may be borrowed */
 	lksm_hash hash;			/* strong */
 	uint64_t seed;
 };
@@ -70,7 +72,9 @@ static inline struct engine *make_engine(struct setup setup)
 		.initial_rounds = setup.initial_rounds,
 		.max_page_sharing = setup.max_page_sharing ? setup.max_page_sharing : UNLIMITED,
 		.merge_window = setup.merge_window ? setup.merge_window : 3,
+		.nr_nodes = setup.nr_nodes ? setup.nr_nodes : 1,
 		.gate_first = setup.gate_first,
+		.is_secure = setup.is_secure,
 		.hash = setup.hash ? setup.hash : strong_hash,
 		.secret = secret_of(setup.seed),
 		.digest_secret = secret_of(0),
@@ -100,7 +104,7 @@ static inline void destroy_engine_at(const char *place, struct engine *engine)
 	while (engine->slots)
 		lksm_process_destroy(engine->slots);
 	expect_sound_at(place, engine);
-	expect_at(!engine->indexes && !engine->extent_root, place, "an index or an extent is left");
+	expect_at(!engine->indexes, place, "an index is left");
 	pool_deinit(&engine->items);
 	pool_deinit(&engine->nodes);
 	pool_deinit(&engine->extents);
@@ -142,22 +146,30 @@ static inline uint8_t *make_pages(const struct engine *engine, const char *pictu
 	return pages;
 }
 
-/* A process in domain 0 over @pages, at address 0, neither advised nor registered. */
-static inline struct mm_slot *make_process(struct engine *engine, uint8_t *pages, uint64_t nr_pages,
-					   bool is_immutable)
+/* A process in any domain with pages on any memory node, at address 0. */
+static inline struct mm_slot *make_process_at(struct engine *engine, uint8_t *pages, uint64_t nr_pages,
+					      uint32_t memory_node, uint32_t domain, bool is_immutable)
 {
 	struct mm_slot *process = NULL;
 	struct lksm_region region = {
 		.pages = pages,
 		.nr_array_pages = nr_pages,
 		.nr_pages = nr_pages,
+		.node = memory_node,
 		.is_immutable = is_immutable,
 	};
-	if (lksm_process_create(engine, 0, &process) || lksm_process_map(process, &region)) {
+	if (lksm_process_create(engine, domain, &process) || lksm_process_map(process, &region)) {
 		printf("no process: %s\n", lksm_error_text(engine));
 		abort();
 	}
 	return process;
+}
+
+/* A process in domain 0 over @pages, at address 0, neither advised nor registered. */
+static inline struct mm_slot *make_process(struct engine *engine, uint8_t *pages, uint64_t nr_pages,
+					   bool is_immutable)
+{
+	return make_process_at(engine, pages, nr_pages, 0, 0, is_immutable);
 }
 
 /* Maps @pages into a process at @address, counted in pages. */

@@ -106,13 +106,13 @@ static void test_i01_red_black(void)
 {
 	/* One key for all: the four contents are one tree, of which the greatest is a red leaf. */
 	struct world world = make_world_with(hash_0_bits);
-	const struct pool *pool = world.index->stable.pool;
+	const struct pool *pool = world.index->trees->stable.pool;
 	struct rb_node *leaf = NULL, *black = NULL;
-	for (uint32_t ref = 0; (ref = forest_next(&world.index->stable, ref)) != 0;) {
+	for (uint32_t ref = 0; (ref = forest_next(&world.index->trees->stable, ref)) != 0;) {
 		leaf = rb_at(pool, ref);
 		black = !leaf->is_red && leaf->parent ? leaf : black;
 	}
-	EXPECT(world.index->stable.nr_entries == 4 && !leaf->child[1] && leaf->is_red && black);
+	EXPECT(world.index->trees->stable.nr_entries == 4 && !leaf->child[1] && leaf->is_red && black);
 	EXPECT_BIT_FAULT(&world, leaf->is_red, 0, 1, "black height");
 	EXPECT_BIT_FAULT(&world, black->is_red, 1, 1, "black height");
 	EXPECT_BIT_FAULT(&world, rb_at(pool, leaf->parent)->is_red, 1, 1, "red, and so is its child");
@@ -125,16 +125,16 @@ static void test_i02_order(void)
 {
 	struct world world = make_world();
 	struct index *index = world.index;
-	EXPECT_FAULT(&world, index->stable.nr_entries, index->stable.nr_entries + 1, 2, "count says");
-	EXPECT_FAULT(&world, index->unstable.nr_entries, index->unstable.nr_entries + 1, 2, "count says");
+	EXPECT_FAULT(&world, index->trees->stable.nr_entries, index->trees->stable.nr_entries + 1, 2, "count says");
+	EXPECT_FAULT(&world, index->trees->unstable.nr_entries, index->trees->unstable.nr_entries + 1, 2, "count says");
 	struct rmap_item *item = item_of(world.queued, 0);
-	EXPECT(item->state == ITEM_UNSTABLE && index->unstable.root_bits > 0);
+	EXPECT(item->state == ITEM_UNSTABLE && index->trees->unstable.root_bits > 0);
 	EXPECT_FAULT(&world, item->key, ~item->key, 2, "another root");
 	destroy_world(&world);
 
 	/* One key for all: the first of two objects gets a greater one. */
 	world = make_world_with(hash_0_bits);
-	item = pool_at(&world.engine->items, forest_next(&world.index->unstable, 0));
+	item = pool_at(&world.engine->items, forest_next(&world.index->trees->unstable, 0));
 	EXPECT_FAULT(&world, item->key, 1, 2, "less than the one before");
 	destroy_world(&world);
 }
@@ -144,7 +144,7 @@ static void test_i03_key_of_frame(void)
 {
 	struct world world = make_world();
 	/* A tree of its own, so that the order stays right. */
-	const struct forest *forest = &world.index->stable;
+	const struct forest *forest = &world.index->trees->stable;
 	struct stable_node *alone = NULL;
 	for (uint32_t ref = 0; (ref = forest_next(forest, ref)) != 0;) {
 		struct stable_node *node = node_at(world.engine, ref);
@@ -252,6 +252,36 @@ static void test_i15_chains_in_line(void)
 	*node_at(engine, stray) = *chain;
 	EXPECT_FAULT(&world, node_at(engine, first)->queue.next, stray, 15, "nobody's chain");
 	pool_destroy(&engine->nodes, stray);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* I18: what is merged is filed in the tree that it names; moved frames are on the migrate list. */
+static void test_i18_memory_nodes(void)
+{
+	struct engine *engine = make_engine((struct setup){ .nr_nodes = 2 });
+	struct world world = { .engine = engine };
+	uint8_t *pages = make_pages(engine, "aabbccdd");
+	struct mm_slot *process = make_process(engine, pages, 8, false);
+	EXPECT_EQUAL(lksm_set_merge_across_nodes(engine, false), LKSM_OK);
+	full(engine);
+	EXPECT_COUNTERS(engine, 4, 4, 0);
+	struct index *index = engine->indexes;
+	struct stable_node *node = node_of_page(process, 0);
+	EXPECT_BIT_FAULT(&world, node->tree, 1, 18, "is in tree 0, says 1");
+	EXPECT_BIT_FAULT(&world, node->memory_node, 2, 18, "on memory node 2");
+	/* Three frames are moved, and one page of each is visited where there is no memory to file them. */
+	EXPECT_EQUAL(lksm_process_move(process, 2, 8, 1), LKSM_OK);
+	uint32_t refs[3];
+	for (int i = 0; i < 3; i++) {
+		refs[i] = item_of(process, 2 + 2 * i)->sharer.node;
+		EXPECT(stable_tree_take_out(index, refs[i]));
+	}
+	EXPECT_SOUND(engine);
+	node = node_at(engine, refs[1]);
+	EXPECT_FAULT(&world, node->migrating.previous, refs[0], 18, "wrong link back");
+	EXPECT_BIT_FAULT(&world, node->kind, NODE_PLAIN, 18, "on the migrate list, but of kind 0");
+	EXPECT_FAULT(&world, engine->merge_across_nodes, true, 18, "but pages merge across nodes");
 	DESTROY(engine);
 	free(pages);
 }
@@ -552,6 +582,7 @@ int main(void)
 		TEST(test_i14_frames_are_booked),
 		TEST(test_i14_shared_copies),
 		TEST(test_i15_chains_in_line),
+		TEST(test_i18_memory_nodes),
 		TEST(test_i16_zero_pages),
 		TEST(test_i17_zero_addresses),
 		TEST(test_text_has_whole_lines),

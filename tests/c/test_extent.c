@@ -48,10 +48,10 @@ static bool overlap(const struct region *a, const struct region *b)
 static void expect_extents(struct world *world)
 {
 	struct engine *engine = world->engine;
+	uint32_t root = engine->indexes ? engine->indexes->extent_root : 0;
 	uint64_t nr_found = 0, nr_regions = 0, before = 0;
 
-	for (uint32_t ref = rb_first(&engine->extents, engine->extent_root); ref;
-	     ref = rb_next(&engine->extents, ref)) {
+	for (uint32_t ref = rb_first(&engine->extents, root); ref; ref = rb_next(&engine->extents, ref)) {
 		const struct extent *extent = pool_at(&engine->extents, ref);
 		const struct region *previous = NULL;
 		EXPECT_EQUAL(extent->ref, ref);

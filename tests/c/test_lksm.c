@@ -8,23 +8,26 @@ static void test_options(void)
 {
 	static const struct {
 		uint64_t page_size, max_page_sharing;
-		uint32_t merge_window;
+		uint32_t merge_window, nr_nodes;
 		bool has_hash;
 		int error;
 	} cases[] = {
-		{ 4096, 256, 3, true, LKSM_OK },
-		{ 64, 2, 1, true, LKSM_OK },
-		{ 64, 2, 16, true, LKSM_OK },
-		{ 0, 256, 3, true, LKSM_INVALID },
-		{ 32, 256, 3, true, LKSM_INVALID },
-		{ 4095, 256, 3, true, LKSM_INVALID },
-		{ 96, 256, 3, true, LKSM_INVALID },
-		{ (uint64_t)1 << 31, 256, 3, true, LKSM_INVALID },
-		{ 4096, 1, 3, true, LKSM_INVALID },
-		{ 4096, 0, 3, true, LKSM_INVALID },
-		{ 4096, 256, 0, true, LKSM_INVALID },
-		{ 4096, 256, 17, true, LKSM_INVALID },
-		{ 4096, 256, 3, false, LKSM_INVALID },
+		{ 4096, 256, 3, 1, true, LKSM_OK },
+		{ 64, 2, 1, 1, true, LKSM_OK },
+		{ 64, 2, 16, 1, true, LKSM_OK },
+		{ 0, 256, 3, 1, true, LKSM_INVALID },
+		{ 32, 256, 3, 1, true, LKSM_INVALID },
+		{ 4095, 256, 3, 1, true, LKSM_INVALID },
+		{ 96, 256, 3, 1, true, LKSM_INVALID },
+		{ (uint64_t)1 << 31, 256, 3, 1, true, LKSM_INVALID },
+		{ 4096, 1, 3, 1, true, LKSM_INVALID },
+		{ 4096, 0, 3, 1, true, LKSM_INVALID },
+		{ 4096, 256, 0, 1, true, LKSM_INVALID },
+		{ 4096, 256, 17, 1, true, LKSM_INVALID },
+		{ 4096, 256, 3, 256, true, LKSM_OK },
+		{ 4096, 256, 3, 0, true, LKSM_INVALID },
+		{ 4096, 256, 3, 257, true, LKSM_INVALID },
+		{ 4096, 256, 3, 1, false, LKSM_INVALID },
 	};
 	for (size_t i = 0; i < NR_TESTS(cases); i++) {
 		struct engine *engine = NULL;
@@ -32,6 +35,7 @@ static void test_options(void)
 			.page_size = cases[i].page_size,
 			.max_page_sharing = cases[i].max_page_sharing,
 			.merge_window = cases[i].merge_window,
+			.nr_nodes = cases[i].nr_nodes,
 			.hash = cases[i].has_hash ? strong_hash : NULL,
 			.secret = secret_of(0),
 			.digest_secret = secret_of(0),
@@ -99,7 +103,7 @@ static void test_pages_out_of_range(void)
 	struct mm_slot *process = make_process(engine, pages, 3, false);
 	struct lksm_explanation explanation = { .frame = 77 };
 	uint64_t digest = 77, nr_scanned = 77;
-	EXPECT_EQUAL(lksm_explain(process, 3, &explanation), LKSM_INVALID);
+	EXPECT_EQUAL(lksm_explain(process, 3, false, &explanation), LKSM_INVALID);
 	EXPECT_EQUAL(explanation.frame, 77);
 	EXPECT_EQUAL(lksm_page_digest(process, 3, &digest), LKSM_INVALID);
 	EXPECT_EQUAL(digest, 77);

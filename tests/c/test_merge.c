@@ -655,7 +655,7 @@ static void expect_work_at(const char *place, struct engine *engine, uint64_t by
 	expect_at(c.bytes_compared == bytes_compared && c.bytes_hashed == bytes_hashed, place,
 		  "compared %" PRIu64 " and hashed %" PRIu64 ", expected %" PRIu64 " and %" PRIu64, c.bytes_compared,
 		  c.bytes_hashed, bytes_compared, bytes_hashed);
-	engine->work = (struct work){ 0 };
+	engine->indexes->tally.work = (struct work){ 0 };
 }
 /* What was compared and hashed since the last time. */
 #define EXPECT_WORK(engine, bytes_compared, bytes_hashed) expect_work_at(PLACE, engine, bytes_compared, bytes_hashed)
@@ -687,7 +687,7 @@ static void test_work_of_a_pair(void)
 		struct lksm_group group;
 		uint64_t digest;
 		EXPECT_SOUND(engine);
-		EXPECT_EQUAL(lksm_explain(process, 2, &explanation), LKSM_OK);
+		EXPECT_EQUAL(lksm_explain(process, 2, false, &explanation), LKSM_OK);
 		EXPECT_EQUAL(explanation.reason, LKSM_UNIQUE);
 		lksm_groups(engine, -1, 2, true, &group);
 		EXPECT_EQUAL(lksm_page_digest(process, 0, &digest), LKSM_OK);
@@ -704,7 +704,7 @@ static void test_work_of_a_changed_page(void)
 	uint8_t *pages = make_pages(engine, "aa");
 	make_process(engine, pages, 2, false);
 	full(engine);
-	engine->work = (struct work){ 0 };
+	engine->indexes->tally.work = (struct work){ 0 };
 	uint32_t at = engine->rules.lines[1] + 17;
 	pages[at] = 'b';
 	pages[4095] = 'b';
@@ -771,7 +771,7 @@ static void test_same_array_twice(void)
 	for (uint64_t page = 0; page < 3; page++) {
 		struct lksm_explanation explanation;
 		EXPECT_EQUAL(frame_of(first, page), frame_of(second, page));
-		EXPECT_EQUAL(lksm_explain(second, page, &explanation), LKSM_OK);
+		EXPECT_EQUAL(lksm_explain(second, page, false, &explanation), LKSM_OK);
 		EXPECT_EQUAL(explanation.reason, LKSM_ALREADY_SHARED);
 		EXPECT_EQUAL(explanation.other_process, 0);
 		EXPECT_EQUAL(explanation.other_page, page);

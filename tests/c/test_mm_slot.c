@@ -551,7 +551,7 @@ static void test_fork_may_fail(void)
 	EXPECT_EQUAL(map_pages(process, 50, more, 2), LKSM_OK);
 	full(engine);
 	uint64_t reserved[LKSM_NR_PURPOSES];
-	lksm_memory(engine, reserved);
+	lksm_memory(engine, -1, reserved);
 	int error = LKSM_NO_MEMORY;
 	for (uint64_t n = 1; error; n++) {
 		engine->memory.fail_at = engine->memory.nr_allocations + n;

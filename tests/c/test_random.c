@@ -509,7 +509,7 @@ static void report_all(struct world *world)
 	struct process *process = any_process(world, true);
 	for (uint64_t page = 0; process && page < process->nr_pages; page++) {
 		struct lksm_explanation explanation;
-		EXPECT_EQUAL(lksm_explain(process->slot, page, &explanation), LKSM_OK);
+		EXPECT_EQUAL(lksm_explain(process->slot, page, false, &explanation), LKSM_OK);
 		EXPECT_EQUAL(explanation.reason == LKSM_ABSENT, process->is_absent[page]);
 	}
 	struct lksm_counters after = counters_of(world->engine);

@@ -364,7 +364,7 @@ static void test_007_unstable_tree_is_rebuilt(void)
 		full(engine);
 		EXPECT_COUNTERS(engine, 0, 0, 50);
 		EXPECT_EQUAL(counters_of(engine).rmap_items, 50);
-		EXPECT_EQUAL(engine->indexes->unstable.nr_entries, 50);
+		EXPECT_EQUAL(engine->indexes->trees->unstable.nr_entries, 50);
 	}
 	DESTROY(engine);
 	free(pages);

@@ -273,9 +273,9 @@ static void test_reports_leave_lone_chain(void)
 	EXPECT_EQUAL(group.frame, frame_of(crowd.processes[3], 0));
 	EXPECT_EQUAL(lksm_sharing_matrix(crowd.engine, matrix), LKSM_OK);
 	EXPECT(matrix[0] == 1 && matrix[1] == 1 && matrix[2] == 0 && matrix[8] == 0);
-	EXPECT_EQUAL(lksm_explain(crowd.processes[4], 0, &explanation), LKSM_OK);
+	EXPECT_EQUAL(lksm_explain(crowd.processes[4], 0, false, &explanation), LKSM_OK);
 	EXPECT(explanation.reason == LKSM_LIMIT && explanation.nr_sharers == 2);
-	EXPECT_EQUAL(lksm_explain(crowd.processes[3], 0, &explanation), LKSM_OK);
+	EXPECT_EQUAL(lksm_explain(crowd.processes[3], 0, false, &explanation), LKSM_OK);
 	EXPECT(explanation.reason == LKSM_MERGED && explanation.nr_sharers == 2);
 	EXPECT_CHAINS(&crowd, 1, 1);
 	destroy_crowd(&crowd);

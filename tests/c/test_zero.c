@@ -149,7 +149,7 @@ static void test_cost_of_zero_pages(void)
 	uint8_t *pages = make_pages(engine, "a0000000000000000000b");
 	make_process(engine, pages, 21, false);
 	full(engine);
-	engine->work = (struct work){ 0 };
+	engine->indexes->tally.work = (struct work){ 0 };
 	full(engine);
 	EXPECT_COUNTERS(engine, 0, 0, 2);
 	EXPECT_EQUAL(counters_of(engine).bytes_compared, 19 * 4096);
@@ -157,7 +157,7 @@ static void test_cost_of_zero_pages(void)
 	/* A write is found as early as it stands. */
 	uint32_t at = engine->rules.lines[1] + 5;
 	pages[4096 * 7 + at] = 1;
-	engine->work = (struct work){ 0 };
+	engine->indexes->tally.work = (struct work){ 0 };
 	full(engine);
 	EXPECT_EQUAL(counters_of(engine).bytes_compared, 18 * 4096 + at + 1);
 	DESTROY(engine);
@@ -227,7 +227,7 @@ static void test_leaving(void)
 	EXPECT_EQUAL(frame_of(process, 3), LKSM_ENTRY_PRIVATE);
 	EXPECT_EQUAL(lksm_process_advise(process, 3, 8, true), LKSM_OK);
 	EXPECT_ZERO(engine, 4, 4);
-	EXPECT_EQUAL(lksm_explain(process, 4, &explanation), LKSM_OK);
+	EXPECT_EQUAL(lksm_explain(process, 4, false, &explanation), LKSM_OK);
 	EXPECT_EQUAL(explanation.reason, LKSM_ZERO);
 	EXPECT_EQUAL(explanation.frame, -1);
 	lksm_unmerge(engine);
@@ -466,7 +466,7 @@ static void test_no_memory_for_address(void)
 	enqueue(first, false);
 	EXPECT(physical_reserve(&engine->indexes->physical, 1));
 	item_create(first->regions[0], 0);
-	forest_reset(&engine->indexes->unstable, 1);
+	forest_reset(&engine->indexes->trees->unstable, 1);
 	fail_next(engine, FAIL_FOR_EVER);
 	scan_to_end(engine);
 	fail_no_more(engine);

@@ -1,5 +1,5 @@
 /*
- * ahead.c - four steps, each so many pages ahead that a miss is hidden behind the visits in between.
+ * ahead.c - the links of the chain, each for a whole window.
  */
 #include "ahead.h"
 
@@ -7,56 +7,42 @@
 #include "mm_slot.h"
 #include "smart_scan.h"
 
-#define ASK_FOR_LINES 12	/* pages ahead: sampled lines are asked for */
-#define TAKE_SAMPLE 9		/* they are here: the key is taken, the roots are asked for */
-#define ASK_FOR_OBJECT 6	/* the object at the root is asked for */
-#define ASK_FOR_TWIN 3		/* the page of the object with the same key is asked for, and the page itself */
-#define TWIN_LINES 6		/* lines of each; from then on the processor sees where the compare goes */
+#define TWIN_LINES 6	/* lines asked for of a page and its likely twin; from then on the processor sees where it goes */
 
 void ahead_reset(struct engine *engine)
 {
-	memset(engine->ahead, 0, sizeof(engine->ahead));
+	memset(&engine->ahead, 0, sizeof(engine->ahead));
 }
 
-bool ahead_sample(const struct engine *engine, uint64_t page, const uint8_t *bytes, uint64_t *sample_ret)
+/* Notes where a page is if its visit will need its key, and asks for the lines that this takes. */
+static void ask_for_lines(struct engine *engine, const struct region *region, uint64_t page)
 {
-	const struct ahead *ahead = &engine->ahead[page % AHEAD_PAGES];
-	if (ahead->bytes != bytes)
-		return false;
-	*sample_ret = ahead->sample;
-	return true;
-}
+	struct ahead *ahead = &engine->ahead;
+	uint64_t i = page % (2 * AHEAD_PAGES);
 
-/* Where a page is if its visit will need its key; else NULL. */
-static const uint8_t *bytes_if_looked_at(const struct region *region, uint64_t page)
-{
-	if (page >= region->nr_pages || (region->flags[page] & (PAGE_MERGEABLE | PAGE_ZERO)) != PAGE_MERGEABLE)
-		return NULL;
+	ahead->pages[i].bytes = NULL;
+	ahead->pages[i].is_kept = false;
+	if ((region->flags[page] & (PAGE_MERGEABLE | PAGE_ZERO)) != PAGE_MERGEABLE)
+		return;
 	uint32_t ref = item_find(region, page);
-	if (ref) {
-		const struct rmap_item *item = item_at(&region->slot->engine->items, ref);
-		if (item->state == ITEM_STABLE || item->has_key ||
-		    (region->slot->engine->smart_scan && smart_scan_will_skip(item)))
-			return NULL;
-	}
-	return region_page(region, page);
+	const struct rmap_item *item = ref ? item_at(&engine->items, ref) : NULL;
+	if (item && (item->is_settled || item->state == ITEM_STABLE || (engine->smart_scan && smart_scan_will_skip(item))))
+		return;
+	ahead->pages[i].bytes = region_page(region, page);
+	ahead->pages[i].is_kept = item && item->has_key;
+	if (ahead->pages[i].is_kept)
+		ahead->pages[i].key = item->key;
+	else
+		page_prefetch_sample(&engine->rules, ahead->pages[i].bytes);
 }
 
-static void take_sample(struct engine *engine, const struct trees *trees, uint64_t page, const uint8_t *bytes)
+static void ask_for_twin(const struct engine *engine, const struct trees *trees, const uint8_t *bytes, uint64_t key)
 {
-	struct ahead *ahead = &engine->ahead[page % AHEAD_PAGES];
-	ahead->bytes = bytes;
-	ahead->sample = page_sample(&engine->rules, bytes);
-	forest_prefetch_root(&trees->stable, ahead->sample);
-	forest_prefetch_root(&trees->unstable, ahead->sample);
-}
-
-static void ask_for_twin(const struct engine *engine, const struct trees *trees, const uint8_t *bytes,
-			 uint64_t sample)
-{
-	const uint8_t *twin = forest_peek(&trees->stable, sample);
+	const uint8_t *twin = forest_peek(&trees->stable, key);
 	if (!twin)
-		twin = forest_peek(&trees->unstable, sample);
+		twin = forest_peek(&trees->unstable, key);
+	if (!twin)
+		twin = forest_peek(&trees->kept, key);
 	if (!twin)
 		return;
 	uint64_t size = engine->rules.page_size < TWIN_LINES * LINE_SIZE ? engine->rules.page_size
@@ -67,23 +53,40 @@ static void ask_for_twin(const struct engine *engine, const struct trees *trees,
 	}
 }
 
-void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
+void ahead_look(struct engine *engine, const struct region *region, uint64_t page)
 {
+	struct ahead *ahead = &engine->ahead;
 	const struct index *index = region->slot->index;
 	const struct trees *trees = &index->trees[index_tree(index, region->node)];	/* of pages that were not moved */
-	const uint8_t *bytes;
-	uint64_t sample;
+	uint64_t end = page + AHEAD_PAGES < region->nr_pages ? page + AHEAD_PAGES : region->nr_pages;
+	bool goes_on = region == ahead->region && page == ahead->end;
 
-	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_LINES)) != NULL)
-		page_prefetch_sample(&engine->rules, bytes);
-	if ((bytes = bytes_if_looked_at(region, page + TAKE_SAMPLE)) != NULL)
-		take_sample(engine, trees, page + TAKE_SAMPLE, bytes);
-	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_OBJECT)) != NULL &&
-	    ahead_sample(engine, page + ASK_FOR_OBJECT, bytes, &sample)) {
-		forest_prefetch_object(&trees->stable, sample);
-		forest_prefetch_object(&trees->unstable, sample);
+	for (uint64_t i = page; !goes_on && i < end; i++)
+		ask_for_lines(engine, region, i);
+	for (uint64_t i = end; i < end + AHEAD_PAGES && i < region->nr_pages; i++)
+		ask_for_lines(engine, region, i);
+	ahead->region = region;
+	ahead->end = end;
+
+	uint64_t first = page % (2 * AHEAD_PAGES), nr_pages = end - page;
+#define EACH_PAGE (uint64_t i = first, n = nr_pages; n--; i = (i + 1) % (2 * AHEAD_PAGES))
+	for EACH_PAGE {
+		if (!ahead->pages[i].bytes)
+			continue;
+		if (!ahead->pages[i].is_kept)
+			ahead->pages[i].key = page_sample(&engine->rules, ahead->pages[i].bytes);
+		forest_prefetch_root(&trees->stable, ahead->pages[i].key);
+		forest_prefetch_root(&trees->unstable, ahead->pages[i].key);
+		forest_prefetch_root(&trees->kept, ahead->pages[i].key);
 	}
-	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_TWIN)) != NULL &&
-	    ahead_sample(engine, page + ASK_FOR_TWIN, bytes, &sample))
-		ask_for_twin(engine, trees, bytes, sample);
+	for EACH_PAGE {
+		if (!ahead->pages[i].bytes)
+			continue;
+		forest_prefetch_object(&trees->stable, ahead->pages[i].key);
+		forest_prefetch_object(&trees->unstable, ahead->pages[i].key);
+		forest_prefetch_object(&trees->kept, ahead->pages[i].key);
+	}
+	for EACH_PAGE
+		if (ahead->pages[i].bytes)
+			ask_for_twin(engine, trees, ahead->pages[i].bytes, ahead->pages[i].key);
 }

@@ -323,7 +323,7 @@ static void check_stable(struct checker *checker, struct index *index)
 /* --- I8 to I11: items, regions, slots ---------------------------------------------------------- */
 
 struct counts {
-	uint64_t items, stable, unstable, filed;
+	uint64_t items, stable, unstable, filed, kept;
 	uint64_t zero;			/* pages on the zero frame */
 	uint64_t zero_aliased;		/* of these, in regions over the same bytes */
 	double zero_addresses;		/* of those: each adds its share */
@@ -339,7 +339,11 @@ static void check_item(struct checker *checker, const struct region *region, uin
 	counts->items++;
 	counts->stable += item->state == ITEM_STABLE;
 	counts->unstable += item->state == ITEM_UNSTABLE;
-	counts->filed += item->state == ITEM_UNSTABLE && item->round == engine->scan_round;
+	counts->kept += item->state == ITEM_UNSTABLE && item->is_settled;
+	counts->filed += item->state == ITEM_UNSTABLE && !item->is_settled && item->round == engine->scan_round;
+	expect(checker, !item->is_settled || region->is_immutable, "I4 item %u: settled, though its bytes may change", ref);
+	expect(checker, !item->is_settled || (item->state != ITEM_VOLATILE && !item->is_private),
+	       "I8 item %u: settled, but private or in no tree", ref);
 	expect(checker, item->state != ITEM_UNSTABLE || item->round <= engine->scan_round,
 	       "I8 item %u: filed in round %" PRIu64 ", this is %" PRIu64, ref, (uint64_t)item->round,
 	       engine->scan_round);
@@ -573,9 +577,11 @@ uint64_t check(struct engine *engine, char *text, size_t size)
 		struct counts counts = { 0 };
 		uint64_t nr_slots = 0, position = 0;
 		check_stable(&checker, index);
-		uint64_t nr_filed = 0;
-		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++)
+		uint64_t nr_filed = 0, nr_kept = 0;
+		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++) {
 			nr_filed += check_forest(&checker, &index->trees[tree].unstable, "unstable");
+			nr_kept += check_forest(&checker, &index->trees[tree].kept, "kept");
+		}
 		check_physical(&checker, index);
 		for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next, position++) {
 			if (slot->index != index)
@@ -594,6 +600,8 @@ uint64_t check(struct engine *engine, char *text, size_t size)
 		expect(&checker, counts.filed == nr_filed,
 		       "I13 %" PRIu64 " items carry this round, %" PRIu64 " are in the unstable tree", counts.filed,
 		       nr_filed);
+		expect(&checker, counts.kept == nr_kept, "I13 %" PRIu64 " items are kept, %" PRIu64 " are in the kept tree",
+		       counts.kept, nr_kept);
 	}
 	expect(&checker, checker.nr_listed == checker.nr_stable,
 	       "I13 %" PRIu64 " items are stable, %" PRIu64 " are in lists of nodes", checker.nr_stable,

@@ -1,5 +1,5 @@
 /*
- * index.c - the forests of a domain, a pair for each memory node, and the set of sample keys they share.
+ * index.c - the forests of a domain, three for each memory node, and the set of sample keys they share.
  */
 #include "index.h"
 
@@ -35,6 +35,7 @@ struct index *index_get(struct engine *engine, uint32_t domain)
 	for (uint32_t i = 0; i < engine->nr_nodes; i++) {
 		forest_init(&index->trees[i].stable, &engine->memory, &engine->nodes, node_bytes);
 		forest_init(&index->trees[i].unstable, &engine->memory, &engine->items, item_bytes);
+		forest_init(&index->trees[i].kept, &engine->memory, &engine->items, item_bytes);
 	}
 	keyset_init(&index->deepened, &engine->memory);
 	physical_init(&index->physical, &engine->memory, &engine->items, item_bytes);
@@ -57,6 +58,7 @@ void index_put(struct index *index)
 	for (uint32_t i = 0; i < engine->nr_nodes; i++) {
 		forest_deinit(&index->trees[i].stable);
 		forest_deinit(&index->trees[i].unstable);
+		forest_deinit(&index->trees[i].kept);
 	}
 	memory_free(&engine->memory, LKSM_FOR_ENGINE, index->trees, engine->nr_nodes * sizeof(*index->trees));
 	keyset_deinit(&index->deepened);
@@ -122,6 +124,7 @@ void index_deepen(struct index *index, struct look *look)
 	for (uint32_t i = 0; i < index->engine->nr_nodes; i++) {
 		forest_deepen(&index->trees[i].stable, &index->engine->rules, look->sample);
 		forest_deepen(&index->trees[i].unstable, &index->engine->rules, look->sample);
+		forest_deepen(&index->trees[i].kept, &index->engine->rules, look->sample);
 	}
 	take_hash(index, look);
 }

@@ -103,9 +103,19 @@ int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing)
 	return error;
 }
 
+/* What a later visit of a page would do is another thing from now on. */
+static void drop_kept(struct engine *engine)
+{
+	for (struct index *index = engine->indexes; index; index = index->next)
+		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++)
+			unstable_tree_drop_kept(index, tree);
+}
+
 int lksm_set_merge_across_nodes(struct engine *engine, bool is_on)
 {
 	int error = is_on == engine->merge_across_nodes ? LKSM_OK : check_nothing_shared(engine, "merge_across_nodes");
+	if (!error && is_on != engine->merge_across_nodes)
+		drop_kept(engine);
 	if (!error)
 		engine->merge_across_nodes = is_on;
 	return error;
@@ -113,6 +123,8 @@ int lksm_set_merge_across_nodes(struct engine *engine, bool is_on)
 
 void lksm_set_smart_scan(struct engine *engine, bool is_on)
 {
+	if (is_on != engine->smart_scan)
+		drop_kept(engine);
 	engine->smart_scan = is_on;
 }
 
@@ -123,6 +135,8 @@ void lksm_set_prune_delay(struct engine *engine, uint32_t millisecs)
 
 void lksm_set_use_zero_pages(struct engine *engine, bool is_on)
 {
+	if (is_on != engine->use_zero_pages)
+		drop_kept(engine);
 	engine->use_zero_pages = is_on;
 }
 
@@ -198,8 +212,10 @@ static void make_private(struct region *region, uint64_t page)
 	zero_remove(region, page);
 	uint32_t ref = item_find(region, page);
 	struct rmap_item *item = ref ? item_at(&region->slot->engine->items, ref) : NULL;
-	if (item && item->state == ITEM_STABLE)
+	if (item && item->state == ITEM_STABLE) {
 		item->is_private = 1;
+		item->is_settled = 0;
+	}
 }
 
 int lksm_process_unmap(struct mm_slot *process, uint64_t start, uint64_t stop)
@@ -400,8 +416,10 @@ void lksm_unmerge(struct engine *engine)
 	for (struct mm_slot *slot = engine->slots; slot; slot = slot->next)
 		scan_dequeue(slot);
 	for (struct index *index = engine->indexes; index; index = index->next) {
-		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++)
-			unstable_tree_drop(index, tree, 0);
+		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++) {
+			unstable_tree_drop_kept(index, tree);
+			unstable_tree_drop(index, tree, 0, 0);
+		}
 		stable_tree_dissolve_all(index, ANY_NODE);
 	}
 	engine->scan_round = 0;

@@ -23,84 +23,116 @@
 #include "unstable_tree.h"
 #include "zero.h"
 
-static bool is_still_merged(const struct engine *engine, uint32_t item_ref);
-static bool is_alias(struct index *index, uint32_t item_ref);
-static bool follows_zero(struct engine *engine, uint32_t item_ref);
-static bool goes_to_zero(struct engine *engine, uint32_t item_ref, const struct look *look);
-static bool is_offered(const struct engine *engine, uint32_t item_ref);
-static void look_at(struct index *index, uint32_t item_ref, struct look *look_ret);
+static bool is_settled(const struct engine *engine, struct rmap_item *item);
+static bool is_still_merged(const struct engine *engine, const struct visit *visit);
+static bool is_alias(const struct visit *visit);
+static bool follows_zero(const struct visit *visit);
+static bool goes_to_zero(struct engine *engine, const struct visit *visit, const struct look *look);
+static bool is_offered(const struct engine *engine, uint32_t twin_ref);
+static bool may_be_kept(const struct engine *engine, const struct visit *visit);
+static void look_at(const struct engine *engine, const struct visit *visit, struct look *look_ret);
 static bool has_late_gate(const struct engine *engine, const struct rmap_item *item);
-static bool is_gated(struct engine *engine, uint32_t item_ref, struct look *look);
-static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref, const struct look *look);
+static bool is_gated(struct engine *engine, const struct visit *visit, struct look *look);
+static void merge_pair(const struct visit *visit, uint32_t twin_ref, const struct look *look);
 
-bool compare_and_merge(struct engine *engine, uint32_t item_ref)
+bool compare_and_merge(struct engine *engine, struct region *region, uint64_t page, uint32_t item_ref)
 {
-	struct rmap_item *item = item_at(&engine->items, item_ref);
-	struct index *index = item_region(&engine->items, item_ref)->slot->index;
-	uint32_t tree = index_tree(index, item_node(&engine->items, item_ref));
+	struct index *index = region->slot->index;
+	if (is_settled(engine, item_at(&engine->items, item_ref)))
+		return true;
+	const struct visit visit = {
+		.index = index,
+		.region = region,
+		.page = page,
+		.ref = item_ref,
+		.tree = index_tree(index, page_node(region, page)),
+		.item = item_at(&engine->items, item_ref),
+		.bytes = region_page(region, page),
+	};
 	struct look look;
-	struct place place;
+	struct place place, places[2];
 
-	if (is_still_merged(engine, item_ref) && migrate_visited(index, item_ref))
+	if (is_still_merged(engine, &visit) && migrate_visited(index, item_ref))
 		return true;				/* rows 1 to 3: nothing has changed, but perhaps where it is filed */
 	detach(engine, item_ref);			/* row 4: broken, or filed in an earlier round */
-	if (engine->smart_scan && smart_scan_skips(item))	/* 12.3: it has been visited often enough */
+	if (engine->smart_scan && smart_scan_skips(visit.item))	/* 12.3: it has been visited often enough */
 		return false;
-	bool is_one = is_alias(index, item_ref);	/* one page with another item: never a saving */
-	if (follows_zero(engine, item_ref) || is_one)
+	bool is_one = is_alias(&visit);			/* one page with another item: never a saving */
+	if (follows_zero(&visit) || is_one)
 		return true;
-	look_at(index, item_ref, &look);
-	if (engine->gate_first && is_gated(engine, item_ref, &look))	/* row 7, in upstream's place */
+	look_at(engine, &visit, &look);
+	if (engine->gate_first && is_gated(engine, &visit, &look))	/* row 7, in upstream's place */
 		return true;
-	if (engine->gate_first && goes_to_zero(engine, item_ref, &look))	/* row 8, in upstream's place */
+	if (engine->gate_first && goes_to_zero(engine, &visit, &look))	/* row 8, in upstream's place */
 		return true;
 
-	uint32_t node = stable_tree_search(index, tree, &look, &place);
+	uint32_t node = stable_tree_search(index, visit.tree, &look, &place);
 	if (node && node_has_room(engine, node_at(engine, node))) {
 		stable_tree_attach(index, node, item_ref);	/* row 6: joins a merged content */
 		return true;
 	}
-	if (has_late_gate(engine, item) && is_gated(engine, item_ref, &look))
+	if (has_late_gate(engine, visit.item) && is_gated(engine, &visit, &look))
 		return true;				/* row 7: has not held still for a round */
-	if (!engine->gate_first && goes_to_zero(engine, item_ref, &look))	/* row 8: all zeros */
+	if (!engine->gate_first && goes_to_zero(engine, &visit, &look))	/* row 8: all zeros */
 		return true;
 
-	uint32_t twin = unstable_tree_search(index, tree, &look, &place);
-	if (!twin)
-		unstable_tree_insert(index, tree, item_ref, &look, &place);	/* row 10: no twin yet */
-	else if (is_offered(engine, twin) && index_tree(index, item_node(&engine->items, twin)) == tree)
-		merge_pair(index, item_ref, twin, &look);		/* rows 11 to 15 */
+	uint32_t twin = unstable_tree_search(index, visit.tree, &look, places);
+	if (!twin)						/* row 10: no twin yet */
+		unstable_tree_insert(&visit, &look, places, !node && may_be_kept(engine, &visit));
+	else if (is_offered(engine, twin) && index_tree(index, item_node(&engine->items, twin)) == visit.tree)
+		merge_pair(&visit, twin, &look);		/* rows 11 to 15 */
 	/* Row 9: the twin is no longer offered for merging, or lies elsewhere. We wait, VOLATILE, until it is gone. */
 	return true;
 }
 
-/* Immutable memory is not even read. */
-static bool is_still_merged(const struct engine *engine, uint32_t item_ref)
+/*
+ * Of a page whose bytes cannot change nothing is looked at: it is merged and stays so, or it is kept in its tree, where
+ * rows 4 to 10 would only file it again. But not where frames may have been moved, nor past a gate for which the page
+ * has no checksum yet.
+ */
+static bool is_settled(const struct engine *engine, struct rmap_item *item)
 {
-	const struct rmap_item *item = item_at(&engine->items, item_ref);
-	if (item->state != ITEM_STABLE || item->is_private)
+	if (!item->is_settled || !engine->merge_across_nodes)
 		return false;
-	return item_region(&engine->items, item_ref)->is_immutable ||
-	       !page_compare(&engine->rules, item_bytes(&engine->items, item_ref),
-			     node_at(engine, item->sharer.node)->bytes);
+	if ((engine->gate_first || has_late_gate(engine, item)) && !item->checksum && item->state == ITEM_UNSTABLE)
+		return false;
+	item->round = engine->scan_round;	/* a kept one is of this round now; no merged one asks for it */
+	return true;
+}
+
+static bool is_still_merged(const struct engine *engine, const struct visit *visit)
+{
+	if (visit->item->state != ITEM_STABLE || visit->item->is_private)
+		return false;
+	return visit->region->is_immutable ||
+	       !page_compare(&engine->rules, visit->bytes, node_at(engine, visit->item->sharer.node)->bytes);
+}
+
+/*
+ * May a page that finds no twin, also among merged contents, be kept in its tree? If a later visit could only file it
+ * there again, because its bytes cannot change. An equal page that comes makes it give way or merges with it, so it
+ * will not miss that.
+ */
+static bool may_be_kept(const struct engine *engine, const struct visit *visit)
+{
+	return visit->region->is_immutable && unstable_tree_keeps(engine);
 }
 
 /*
  * Pages at one address are one page: the first item visited stands for it, the others are aliases of
  * that one. Without memory to remember the address the page waits for its next visit.
  */
-static bool is_alias(struct index *index, uint32_t item_ref)
+static bool is_alias(const struct visit *visit)
 {
-	struct engine *engine = index->engine;
-	struct rmap_item *item = item_at(&engine->items, item_ref);
+	struct rmap_item *item = visit->item;
 
 	item->is_alias = 0;
-	if (!item_region(&engine->items, item_ref)->is_aliased)
+	if (!visit->region->is_aliased)
 		return false;
-	uint32_t first = physical_find(&index->physical, item_bytes(&engine->items, item_ref));
+	uint32_t first = physical_find(&visit->index->physical, visit->bytes);
 	if (!first)
-		return !physical_add(&index->physical, item_ref);
-	if (first == item_ref)
+		return !physical_add(&visit->index->physical, visit->ref);
+	if (first == visit->ref)
 		return false;
 	item->is_alias = 1;
 	item->alias.of = first;
@@ -111,11 +143,9 @@ static bool is_alias(struct index *index, uint32_t item_ref)
  * A page that another mapping has put on the zero frame is there, whatever the knob says now and before
  * anything is asked of it: it must not be merged as well. Fork leaves pages like that without a visit.
  */
-static bool follows_zero(struct engine *engine, uint32_t item_ref)
+static bool follows_zero(const struct visit *visit)
 {
-	struct region *region = item_region(&engine->items, item_ref);
-	uint64_t page = item_page(&engine->items, item_ref);
-	return zero_is_elsewhere(region, page) && zero_add(region, page);
+	return zero_is_elsewhere(visit->region, visit->page) && zero_add(visit->region, visit->page);
 }
 
 /*
@@ -123,17 +153,16 @@ static bool follows_zero(struct engine *engine, uint32_t item_ref)
  * earlier visit may be that of the whole page, if the class of zeros has been deepened. Without memory the
  * page goes on.
  */
-static bool goes_to_zero(struct engine *engine, uint32_t item_ref, const struct look *look)
+static bool goes_to_zero(struct engine *engine, const struct visit *visit, const struct look *look)
 {
-	struct region *region = item_region(&engine->items, item_ref);
 	uint64_t zero_sample = engine->rules.zero_sample;
 
 	if (!engine->use_zero_pages)
 		return false;
-	if (look->sample != zero_sample && !(item_at(&engine->items, item_ref)->has_key &&
-					     keyset_has(&region->slot->index->deepened, zero_sample)))
+	if (look->sample != zero_sample &&
+	    !(visit->item->has_key && keyset_has(&visit->index->deepened, zero_sample)))
 		return false;
-	return zero_is_true(engine, look->bytes) && zero_add(region, item_page(&engine->items, item_ref));
+	return zero_is_true(engine, look->bytes) && zero_add(visit->region, visit->page);
 }
 
 /* May the twin be merged? Not if it is no longer mergeable, or has since become one with a zero page. */
@@ -145,15 +174,13 @@ static bool is_offered(const struct engine *engine, uint32_t twin_ref)
 }
 
 /* Computes the page's key, or takes the one from its last visit if the bytes cannot have changed. */
-static void look_at(struct index *index, uint32_t item_ref, struct look *look_ret)
+static void look_at(const struct engine *engine, const struct visit *visit, struct look *look_ret)
 {
-	struct engine *engine = index->engine;
-	struct rmap_item *item = item_at(&engine->items, item_ref);
-	const uint8_t *bytes = item_bytes(&engine->items, item_ref);
+	struct rmap_item *item = visit->item;
 
-	if (item->has_key && (item->is_key_deep || !keyset_has(&index->deepened, item->key))) {
+	if (item->has_key && (item->is_key_deep || !keyset_has(&visit->index->deepened, item->key))) {
 		*look_ret = (struct look){
-			.bytes = bytes,
+			.bytes = visit->bytes,
 			.sample = item->key,
 			.hash = item->key,
 			.key = item->key,
@@ -163,13 +190,13 @@ static void look_at(struct index *index, uint32_t item_ref, struct look *look_re
 		return;
 	}
 	uint64_t sample;
-	if (ahead_sample(engine, item_page(&engine->items, item_ref), bytes, &sample))
-		index_look_sampled(index, bytes, sample, look_ret);
+	if (ahead_sample(engine, visit->page, visit->bytes, &sample))
+		index_look_sampled(visit->index, visit->bytes, sample, look_ret);
 	else
-		index_look(index, bytes, look_ret);
+		index_look(visit->index, visit->bytes, look_ret);
 	item->key = look_ret->key;
 	item->is_key_deep = look_ret->has_hash && look_ret->key == look_ret->hash;
-	item->has_key = item_region(&engine->items, item_ref)->is_immutable;
+	item->has_key = visit->region->is_immutable;
 }
 
 /* LKSM's gate comes after the stable tree, in the initial rounds only, and lets frozen processes pass. */
@@ -179,11 +206,11 @@ static bool has_late_gate(const struct engine *engine, const struct rmap_item *i
 }
 
 /* The checksum gate: a page must have kept its checksum since its last visit. */
-static bool is_gated(struct engine *engine, uint32_t item_ref, struct look *look)
+static bool is_gated(struct engine *engine, const struct visit *visit, struct look *look)
 {
-	struct rmap_item *item = item_at(&engine->items, item_ref);
+	struct rmap_item *item = visit->item;
 
-	if (item->checksum && item_region(&engine->items, item_ref)->is_immutable)
+	if (item->checksum && visit->region->is_immutable)
 		return false;	/* it was taken from these very bytes */
 	uint32_t checksum = page_checksum(&engine->rules, look);
 	if (checksum == item->checksum)
@@ -197,11 +224,10 @@ static bool is_gated(struct engine *engine, uint32_t item_ref, struct look *look
  * The bytes that shall stand for a pair. Borrowed from the page scanned second if that is immutable,
  * else from its twin if that is, else copied. Copied in any case if the engine is secure. False if there is no memory.
  */
-static bool choose_frame(struct engine *engine, uint32_t item_ref, uint32_t twin_ref, struct frame *frame_ret)
+static bool choose_frame(struct engine *engine, const struct visit *visit, uint32_t twin_ref, struct frame *frame_ret)
 {
-	const uint8_t *bytes = item_bytes(&engine->items, item_ref);
-	uint32_t lender = item_region(&engine->items, item_ref)->is_immutable ? item_ref : twin_ref;
-	struct frame frame = { .memory_node = item_node(&engine->items, item_ref) };
+	uint32_t lender = visit->region->is_immutable ? visit->ref : twin_ref;
+	struct frame frame = { .memory_node = page_node(visit->region, visit->page) };
 
 	if (item_region(&engine->items, lender)->is_immutable && !engine->is_secure) {
 		frame.bytes = item_bytes(&engine->items, lender);
@@ -209,7 +235,7 @@ static bool choose_frame(struct engine *engine, uint32_t item_ref, uint32_t twin
 		uint8_t *copy = frame_alloc(&engine->memory, engine->rules.page_size);
 		if (!copy)
 			return false;
-		frame.bytes = memcpy(copy, bytes, engine->rules.page_size);
+		frame.bytes = memcpy(copy, visit->bytes, engine->rules.page_size);
 		frame.is_owned = true;
 	}
 	*frame_ret = frame;
@@ -231,8 +257,9 @@ static void give_up(struct engine *engine, const struct frame *frame)
 }
 
 /* Two equal pages become one frame, unless one of them was written since they were compared. */
-static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref, const struct look *look)
+static void merge_pair(const struct visit *visit, uint32_t twin_ref, const struct look *look)
 {
+	struct index *index = visit->index;
 	struct engine *engine = index->engine;
 	struct look frame_look = *look;
 	struct frame frame;
@@ -240,16 +267,19 @@ static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref
 
 	if (engine->before_merge)
 		engine->before_merge(engine->before_merge_data);
-	if (!choose_frame(engine, item_ref, twin_ref, &frame))
+	if (!choose_frame(engine, visit, twin_ref, &frame))
 		return;							/* row 12 */
-	if (!is_equal(engine, item_ref, &frame) || !is_equal(engine, twin_ref, &frame)) {
+	if (!is_equal(engine, visit->ref, &frame) || !is_equal(engine, twin_ref, &frame)) {
 		give_up(engine, &frame);
 		return;							/* row 13 */
 	}
-	if (!item_region(&engine->items, item_ref)->is_immutable)
-		index_look(index, frame.bytes, &frame_look);
 	detach(engine, twin_ref);
-	uint32_t equal = stable_tree_search(index, index_tree(index, frame.memory_node), &frame_look, &place);
+	if (!visit->region->is_immutable) {
+		index_look(index, frame.bytes, &frame_look);
+		if (frame_look.key != look->key)	/* written since, to bytes that nobody has looked for */
+			unstable_tree_give_way(index, visit->tree, &frame_look);
+	}
+	uint32_t equal = stable_tree_search(index, visit->tree, &frame_look, &place);
 	uint32_t node = 0;
 	if (equal && node_has_room(engine, node_at(engine, equal)))
 		node = equal;	/* both were written since, to bytes that are merged already */
@@ -261,7 +291,7 @@ static void merge_pair(struct index *index, uint32_t item_ref, uint32_t twin_ref
 		return;							/* row 14 */
 	stable_tree_attach(index, node, twin_ref);
 	if (node_has_room(engine, node_at(engine, node)))
-		stable_tree_attach(index, node, item_ref);		/* row 15 */
+		stable_tree_attach(index, node, visit->ref);		/* row 15 */
 }
 
 void detach(struct engine *engine, uint32_t item_ref)

@@ -6,8 +6,8 @@
 
 #include "types.h"
 
-/* Decides what becomes of one visited page. @item_ref is its item. False if smart scan leaves the visit out. */
-bool compare_and_merge(struct engine *engine, uint32_t item_ref);
+/* Decides what becomes of a visited page, whose item is @item_ref. False if smart scan leaves the visit out. */
+bool compare_and_merge(struct engine *engine, struct region *region, uint64_t page, uint32_t item_ref);
 /* Takes an item out of whichever tree it is in; it is VOLATILE then. */
 void detach(struct engine *engine, uint32_t item_ref);
 /* Detaches and frees the item of a page that has one. */

@@ -29,7 +29,7 @@ void page_rules_init(struct page_rules *rules, const struct lksm_options *option
 	uint64_t nr_lines = options->page_size / LINE_SIZE;
 	rules->is_sample_whole = nr_lines <= SAMPLE_LINES;
 	static const uint8_t zeros[SAMPLE_LINES * LINE_SIZE];
-	rules->zero_sample = rules->hash(zeros, rules->is_sample_whole ? rules->page_size : sizeof(zeros),
+	rules->zero_sample = rules->hash(zeros, rules->is_sample_whole ? rules->page_size : SAMPLE_SIZE,
 					 rules->secret, rules->secret_size);
 	if (rules->is_sample_whole)
 		return;
@@ -46,11 +46,11 @@ uint64_t page_sample(const struct page_rules *rules, const uint8_t *bytes)
 {
 	if (rules->is_sample_whole)
 		return page_hash(rules, bytes);
-	uint8_t lines[SAMPLE_LINES * LINE_SIZE];
+	uint8_t sample[SAMPLE_SIZE];
 	for (uint32_t i = 0; i < SAMPLE_LINES; i++)
-		memcpy(lines + i * LINE_SIZE, bytes + rules->lines[i], LINE_SIZE);
-	rules->work->bytes_hashed += sizeof(lines);
-	return rules->hash(lines, sizeof(lines), rules->secret, rules->secret_size);
+		memcpy(sample + i * SAMPLE_BYTES, bytes + rules->lines[i], SAMPLE_BYTES);
+	rules->work->bytes_hashed += sizeof(sample);
+	return rules->hash(sample, sizeof(sample), rules->secret, rules->secret_size);
 }
 
 uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes)

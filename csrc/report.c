@@ -132,8 +132,8 @@ static bool has_twin(struct index *index, uint32_t ref, const struct trees *but)
 		if (trees == but)
 			continue;
 		index_look(index, item_bytes(&index->engine->items, ref), &look);
-		if ((index_search(index, &trees->stable, &look, &place) ||
-		     index_search(index, &trees->unstable, &look, &place)))
+		if (index_search(index, &trees->stable, &look, &place) ||
+		    index_search(index, &trees->unstable, &look, &place) || index_search(index, &trees->kept, &look, &place))
 			return true;
 	}
 	return false;
@@ -396,7 +396,8 @@ static void add_index_memory(const struct index *index, uint64_t *bytes)
 	bytes[LKSM_FOR_PHYSICAL] += index->physical.nr_places * sizeof(*index->physical.refs) +
 				    index->zero.nr_places * sizeof(*index->zero.addresses);
 	for (uint32_t i = 0; i < engine->nr_nodes; i++)
-		bytes[LKSM_FOR_ROOTS] += root_bytes(&index->trees[i].stable) + root_bytes(&index->trees[i].unstable);
+		bytes[LKSM_FOR_ROOTS] += root_bytes(&index->trees[i].stable) + root_bytes(&index->trees[i].unstable) +
+					 root_bytes(&index->trees[i].kept);
 	for (struct content_walk walk = { 0, 0 }; stable_tree_next(index, &walk);) {
 		const struct stable_node *filed = node_at(engine, walk.content);
 		bool has_copy = filed->kind == NODE_CHAIN ? filed->has_copy : filed->is_owned;

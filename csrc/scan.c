@@ -90,15 +90,24 @@ void scan_remove(struct mm_slot *slot)
 
 /* --- the walk -------------------------------------------------------------------------------- */
 
-/* Pages that wait to be scanned and will be filed in this tree, unless they have been moved. */
-static uint64_t nr_queued_pages(const struct index *index, uint32_t tree)
+/* Pages that wait to be scanned and will be filed in this tree, unless they have been moved: immutable ones, or others. */
+static uint64_t nr_queued_pages(const struct index *index, uint32_t tree, bool is_immutable)
 {
 	uint64_t nr_pages = 0;
 	for (const struct mm_slot *slot = index->engine->queue; slot; slot = slot->queue_next)
 		for (uint64_t i = 0; slot->index == index && i < slot->nr_regions; i++)
-			if (index_tree(index, slot->regions[i]->node) == tree)
+			if (index_tree(index, slot->regions[i]->node) == tree && slot->regions[i]->is_immutable == is_immutable)
 				nr_pages += slot->regions[i]->nr_pages;
 	return nr_pages;
+}
+
+static void drop_tree(struct index *index, uint32_t tree)
+{
+	uint64_t nr_mutable = nr_queued_pages(index, tree, false), nr_immutable = nr_queued_pages(index, tree, true);
+	if (unstable_tree_keeps(index->engine))
+		unstable_tree_drop(index, tree, nr_mutable, nr_immutable);
+	else
+		unstable_tree_drop(index, tree, nr_mutable + nr_immutable, 0);
 }
 
 /* A new round: the unstable trees are dropped, and sized for what is queued. */
@@ -108,7 +117,7 @@ static void begin_round(struct engine *engine)
 	assert(!(engine->scan_round >> ROUND_BITS));
 	for (struct index *index = engine->indexes; index; index = index->next)
 		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++)
-			unstable_tree_drop(index, tree, nr_queued_pages(index, tree));
+			drop_tree(index, tree);
 }
 
 static void complete_slot(struct mm_slot *slot)
@@ -208,9 +217,10 @@ static uint64_t scan_pass(struct engine *engine, uint64_t nr_pages)
 		uint32_t ref = locate_item(engine);
 		if (!ref)
 			break;
-		ahead_of(engine, engine->cursor.region, engine->cursor.page);
-		engine->cursor.page++;
-		if (!compare_and_merge(engine, ref)) {
+		struct region *region = engine->cursor.region;
+		uint64_t page = engine->cursor.page++;
+		ahead_of(engine, region, page);
+		if (!compare_and_merge(engine, region, page, ref)) {
 			engine->cursor.slot->index->tally.pages_skipped++;	/* costs nothing of the budget */
 			continue;
 		}

@@ -165,6 +165,7 @@ static void make_volatile(struct rmap_item *item, struct mm_slot *slot)
 {
 	item->state = ITEM_VOLATILE;
 	item->is_private = 0;
+	item->is_settled = 0;
 	item->sharer.next = item->sharer.previous = item->sharer.node = 0;
 	slot->nr_stable--;
 }
@@ -256,6 +257,7 @@ void stable_tree_attach(struct index *index, uint32_t node_ref, uint32_t item_re
 	}
 	item->state = ITEM_STABLE;
 	item->is_alias = 0;
+	item->is_settled = item_region(&engine->items, item_ref)->is_immutable;
 	item->sharer.next = node->sharers;
 	item->sharer.previous = 0;
 	item->sharer.node = node_ref;

@@ -106,6 +106,8 @@ struct work {
 
 /* How pages are told apart; the same for all pages of an engine. */
 #define SAMPLE_LINES 3
+#define SAMPLE_BYTES 32		/* of each line: half of it, so that it mostly is one also where pages are not aligned */
+#define SAMPLE_SIZE (SAMPLE_LINES * SAMPLE_BYTES)
 #define LINE_SIZE 64
 struct page_rules {
 	uint64_t page_size;		/* bytes */
@@ -159,13 +161,25 @@ struct rmap_item {
 	uint64_t key;			/* it was last filed under */
 	uint64_t round : ROUND_BITS;	/* UNSTABLE: the round it was filed in */
 	uint64_t age : 8;		/* smart scan: visits while not merged, as far as 255 */
-	uint64_t remaining_skips : 8;	/* smart scan: visits still to be left out */
+	uint64_t remaining_skips : 7;	/* smart scan: visits still to be left out */
 	uint64_t state : 2;		/* enum item_state */
 	uint64_t bypasses_gate : 1;	/* this visit skips the checksum gate: its process is frozen */
 	uint64_t is_private : 1;	/* STABLE: written or unmerged since its last visit */
 	uint64_t is_alias : 1;		/* VOLATILE because another item has the same physical page */
 	uint64_t has_key : 1;		/* @key still is this page's: it is immutable */
 	uint64_t is_key_deep : 1;	/* @key was taken from the whole page */
+	uint64_t is_settled : 1;	/* its bytes cannot change. STABLE, not private: stays so; UNSTABLE: kept by new rounds */
+};
+
+/* One page that is being visited. */
+struct visit {
+	struct index *index;		/* of its domain */
+	struct region *region;
+	uint64_t page;			/* in the region */
+	uint32_t ref;			/* of its item */
+	uint32_t tree;			/* in which it is filed */
+	struct rmap_item *item;
+	const uint8_t *bytes;
 };
 
 /* The items of up to 256 neighbouring pages of a region; a chunk of the item pool. */
@@ -260,6 +274,7 @@ struct zero_map {
 struct trees {
 	struct forest stable;		/* merged contents; their bytes cannot change */
 	struct forest unstable;		/* pages of this round without a twin */
+	struct forest kept;		/* the same, and of earlier rounds: pages whose bytes cannot change */
 };
 
 /* What happened so far. */
@@ -383,13 +398,18 @@ struct mm_slot {
 	bool is_leaving;		/* exiting: do not make it a lender */
 };
 
-/* The sample of a page that is visited soon. */
-struct ahead {
-	const uint8_t *bytes;		/* the page; NULL = none */
-	uint64_t sample;
-};
+#define AHEAD_PAGES 32			/* in a window, a power of two */
 
-#define AHEAD_PAGES 16			/* more than the farthest step, a power of two */
+/* What is known of the pages that are visited soon: those of this window and of the next one. */
+struct ahead {
+	const struct region *region;	/* they are of; NULL: nothing is known */
+	uint64_t end;			/* page after the window that has been looked into */
+	struct {
+		const uint8_t *bytes;	/* the page; NULL: its visit needs no key */
+		uint64_t key;		/* its sample, or the key it has kept */
+		bool is_kept;		/* @key is kept */
+	} pages[2 * AHEAD_PAGES];	/* by page number */
+};
 
 /* --- the engine ------------------------------------------------------------------------------ */
 
@@ -411,7 +431,7 @@ struct engine {
 	struct mm_slot *queue;		/* first to be scanned */
 	struct mm_slot *queue_last;
 	struct cursor cursor;
-	struct ahead ahead[AHEAD_PAGES];	/* by page number; of this batch */
+	struct ahead ahead;		/* of this batch */
 	uint32_t nr_nodes;		/* memory nodes there are */
 	bool merge_across_nodes;	/* pages of different memory nodes are compared */
 	bool is_secure;			/* frames are copies, never borrowed */

@@ -671,16 +671,16 @@ static void test_work_of_a_pair(void)
 		full(engine);
 		EXPECT_COUNTERS(engine, 1, 1, 1);
 		if (is_immutable)
-			EXPECT_WORK(engine, 4096, 3 * 192);
+			EXPECT_WORK(engine, 4096, 3 * SAMPLE_SIZE);
 		else
-			EXPECT_WORK(engine, 3 * 4096, 4 * 192);
+			EXPECT_WORK(engine, 3 * 4096, 4 * SAMPLE_SIZE);
 
 		/* At rest: merged pages are compared with their frame, others sampled; immutable ones not read. */
 		full(engine);
 		if (is_immutable)
 			EXPECT_WORK(engine, 0, 0);
 		else
-			EXPECT_WORK(engine, 2 * 4096, 192);
+			EXPECT_WORK(engine, 2 * 4096, SAMPLE_SIZE);
 
 		/* Looking costs the scan nothing. */
 		struct lksm_explanation explanation;
@@ -710,7 +710,7 @@ static void test_work_of_a_changed_page(void)
 	pages[4095] = 'b';
 	full(engine);
 	EXPECT_COUNTERS(engine, 1, 0, 1);
-	EXPECT_WORK(engine, at + 1 + 4096, 192);
+	EXPECT_WORK(engine, at + 1 + 4096, SAMPLE_SIZE);
 	DESTROY(engine);
 	free(pages);
 }
@@ -732,7 +732,7 @@ static void test_work_of_the_gate(void)
 				bool is_checked = !has_key && (round < 3 || gate_first);
 				full(engine);
 				EXPECT_COUNTERS(engine, 0, 0, round == 1 ? 0 : 2);
-				EXPECT_WORK(engine, 0, (has_key ? 0 : 2 * 192) + (is_checked ? 2 * 4096 : 0));
+				EXPECT_WORK(engine, 0, (has_key ? 0 : 2 * SAMPLE_SIZE) + (is_checked ? 2 * 4096 : 0));
 			}
 			DESTROY(engine);
 			free(pages);
@@ -750,7 +750,7 @@ static void test_work_of_a_long_scan(void)
 	make_process(engine, pages, 100, false);
 	full(engine);
 	EXPECT_COUNTERS(engine, 0, 0, 100);
-	EXPECT_WORK(engine, 0, 100 * 192);
+	EXPECT_WORK(engine, 0, 100 * SAMPLE_SIZE);
 	DESTROY(engine);
 	free(pages);
 }

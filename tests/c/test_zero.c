@@ -134,7 +134,7 @@ static void test_cost_of_other_pages(void)
 		full(engine);
 		EXPECT_COUNTERS(engine, 0, 0, 4);
 		EXPECT_EQUAL(counters_of(engine).bytes_compared, 4096);
-		EXPECT_EQUAL(counters_of(engine).bytes_hashed, 5 * 192);
+		EXPECT_EQUAL(counters_of(engine).bytes_hashed, 5 * SAMPLE_SIZE);
 		full(engine);
 		EXPECT_EQUAL(counters_of(engine).bytes_compared, is_immutable ? 4096 : 2 * 4096);
 		DESTROY(engine);
@@ -153,7 +153,7 @@ static void test_cost_of_zero_pages(void)
 	full(engine);
 	EXPECT_COUNTERS(engine, 0, 0, 2);
 	EXPECT_EQUAL(counters_of(engine).bytes_compared, 19 * 4096);
-	EXPECT_EQUAL(counters_of(engine).bytes_hashed, 2 * 192);
+	EXPECT_EQUAL(counters_of(engine).bytes_hashed, 2 * SAMPLE_SIZE);
 	/* A write is found as early as it stands. */
 	uint32_t at = engine->rules.lines[1] + 5;
 	pages[4096 * 7 + at] = 1;

@@ -49,6 +49,7 @@ enum lksm_purpose {
 	LKSM_FOR_KEYS,		/* deepened keys */
 	LKSM_FOR_PHYSICAL,	/* which pages lie at one address, which of these are on the zero frame */
 	LKSM_FOR_FRAMES,	/* copies of pages: stable frames, and pages forked processes wrote */
+	LKSM_FOR_SPARE,		/* room for more of items, nodes and frames */
 	LKSM_NR_PURPOSES
 };
 
@@ -266,8 +267,8 @@ int lksm_page_digest(struct mm_slot *process, uint64_t page, uint64_t *digest_re
 /* @matrix_ret: nr_processes squared, in order of creation. LKSM_NO_MEMORY if there is no room to count. */
 int lksm_sharing_matrix(struct engine *engine, int64_t *matrix_ret);
 /*
- * Bytes reserved, by enum lksm_purpose. Of one domain, or -1 for all: then with what belongs to no domain, such as room
- * for more frames.
+ * Bytes reserved, by enum lksm_purpose. Of one domain, or -1 for all: then with what belongs to no domain, such as the
+ * engine itself and what is spare.
  */
 void lksm_memory(const struct engine *engine, int64_t domain, uint64_t *bytes_ret);
 /* Walks everything and changes nothing. Writes a line for each fault and returns their number. */

@@ -149,7 +149,7 @@ uint64_t region_item_bytes(const struct region *region)
 	uint64_t bytes = 0;
 	for (uint64_t page = 0; page < region->nr_pages; page += POOL_CHUNK_OBJECTS)
 		if (region->blocks[page >> POOL_CHUNK_SHIFT])
-			bytes += items->header_size + objects_in_block(region, page) * (uint64_t)items->object_size;
+			bytes += objects_in_block(region, page) * (uint64_t)items->object_size + items->header_size;
 	return bytes;
 }
 

@@ -1,5 +1,5 @@
 /*
- * pool.h - where all memory of an engine comes from: the only caller of malloc and free.
+ * pool.h - where all memory of an engine comes from; with arena.c the only one to ask the system for it.
  *
  * memory_*: blocks of any size, booked under a purpose. pool_*: objects of one size named by 31-bit
  * references. frame_*: the bytes of copied pages.
@@ -9,6 +9,8 @@
 
 #include "types.h"
 
+/* Counts an allocation: is it not one that a test wants to fail? */
+bool memory_may_grow(struct memory *memory);
 /* Zeroed memory, or NULL. */
 void *memory_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size);
 /* NULL is fine and does nothing. @size is what was asked for. */
@@ -41,14 +43,19 @@ void pool_chunk_destroy(struct pool *pool, uint32_t id, uint32_t nr_objects);
 /* The header of the chunk that holds @ref. */
 static inline void *pool_header(const struct pool *pool, uint32_t ref)
 {
+	return pool->headers + (size_t)(ref >> POOL_CHUNK_SHIFT) * pool->header_size;
+}
+
+/* Is there a chunk that would hold @ref? */
+static inline bool pool_has_chunk(const struct pool *pool, uint32_t ref)
+{
 	return pool->chunks[ref >> POOL_CHUNK_SHIFT];
 }
 
 /* The object that @ref names; @ref must not be 0. */
 static inline void *pool_at(const struct pool *pool, uint32_t ref)
 {
-	return pool->chunks[ref >> POOL_CHUNK_SHIFT] + pool->header_size +
-	       (size_t)(ref & (POOL_CHUNK_OBJECTS - 1)) * pool->object_size;
+	return pool->chunks[ref >> POOL_CHUNK_SHIFT] + (size_t)(ref & (POOL_CHUNK_OBJECTS - 1)) * pool->object_size;
 }
 
 #endif

@@ -17,7 +17,7 @@
 static uint32_t alias_target(const struct engine *engine, uint32_t ref)
 {
 	uint32_t of = item_at(&engine->items, ref)->alias.of;
-	if (!engine->items.chunks[of >> POOL_CHUNK_SHIFT])
+	if (!pool_has_chunk(&engine->items, of))
 		return 0;
 	const struct rmap_block *block = pool_header(&engine->items, of);
 	if (item_page(&engine->items, of) >= block->region->nr_pages ||

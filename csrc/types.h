@@ -33,11 +33,26 @@ struct engine;
 struct mm_slot;
 #include "lksm.h"
 
-/* --- memory and pools (pool.c) --------------------------------------------------------------- */
+/* --- memory and pools (arena.c, pool.c) ------------------------------------------------------- */
+
+#define ARENA_UNIT ((uint64_t)1 << 12)
+#define ARENA_MAX_BLOCK (4 * ARENA_UNIT)
+
+struct slab;
+
+/* Blocks of one size. */
+struct arena {
+	struct memory *memory;		/* where what is used and spare is booked */
+	enum lksm_purpose purpose;	/* blocks in use are booked under */
+	uint64_t block_size;		/* 0: not in use */
+	uint64_t nr_bytes;		/* in blocks in use */
+	struct slab *slabs;		/* those that have free blocks */
+};
 
 /* Every byte the engine has, by purpose, and the way to make an allocation fail. */
 struct memory {
 	uint64_t reserved[LKSM_NR_PURPOSES];	/* bytes now held */
+	struct arena frames;			/* copies of pages of one size, once there are any */
 	uint64_t nr_allocations;		/* asked for so far, failures included */
 	uint64_t fail_at;			/* for tests: this one fails (counted from 1); 0 = none */
 	uint64_t fail_count;			/* for tests: and how many after it fail too */
@@ -47,17 +62,19 @@ struct memory {
 #define POOL_CHUNK_OBJECTS (1u << POOL_CHUNK_SHIFT)
 #define POOL_MAX_CHUNKS (1u << (31 - POOL_CHUNK_SHIFT))
 
-/* Objects of one size in chunks; a reference is (chunk id << POOL_CHUNK_SHIFT) + place. */
+/* Objects of one size in chunks, each with a header; a reference is (chunk id << POOL_CHUNK_SHIFT) + place. */
 struct pool {
 	struct memory *memory;		/* where chunks come from */
 	enum lksm_purpose purpose;	/* what they are booked under */
 	uint32_t object_size;		/* bytes, a multiple of 8 */
-	uint32_t header_size;		/* bytes before the first object of each chunk */
+	uint32_t header_size;		/* bytes of each chunk's header */
+	struct arena arena;		/* whole chunks come from here, if it suits their size */
 	uint8_t **chunks;		/* by chunk id; id 0 is never used */
+	uint8_t *headers;		/* by chunk id */
 	uint32_t *free_ids;		/* stack of chunk ids given back */
 	uint32_t nr_free_ids;		/* its height */
 	uint32_t nr_chunks;		/* ids ever given out, and one */
-	uint32_t capacity;		/* room in the two arrays */
+	uint32_t capacity;		/* room in the three arrays */
 	uint32_t free_object;		/* first free object; each begins with the next one's reference */
 };
 

@@ -53,6 +53,7 @@ PURPOSE_NAMES: tuple[str, ...] = (
     "keys",
     "physical",
     "frames",
+    "spare",
 )
 GROUP_DTYPE = np.dtype(
     [

@@ -1,0 +1,149 @@
+/*
+ * arena.c - slabs, each with a bitmap of its free blocks. A slab begins at a multiple of the largest slab's size, so the
+ * slab of a block follows from the block's address.
+ */
+#define _DEFAULT_SOURCE		/* anonymous memory and its huge pages are no part of C or POSIX */
+#include "arena.h"
+
+#include "pool.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define MAX_SLAB ((uint64_t)1 << 21)	/* a huge page */
+#define MIN_SLAB ((uint64_t)1 << 16)
+#define SPARE_SHIFT 4			/* a new slab is about a sixteenth of what is in use */
+#define BITMAP_WORDS (MAX_SLAB / ARENA_UNIT / 64)
+
+/* In the first unit of its memory. */
+struct slab {
+	struct slab *next;		/* of those with free blocks */
+	struct slab *previous;
+	uint64_t size;			/* bytes, this unit included */
+	uint32_t nr_blocks;
+	uint32_t nr_free;
+	uint64_t free[BITMAP_WORDS];	/* by block: a bit if it is free */
+};
+_Static_assert(sizeof(struct slab) <= ARENA_UNIT, "a slab's own unit");
+_Static_assert(ARENA_MAX_BLOCK <= MIN_SLAB / 4, "a few blocks in the smallest slab");
+
+void arena_init(struct arena *arena, struct memory *memory, enum lksm_purpose purpose, uint64_t block_size)
+{
+	assert(arena_suits(block_size));
+	*arena = (struct arena){ .memory = memory, .purpose = purpose, .block_size = block_size };
+}
+
+/* --- memory of the system ---------------------------------------------------------------------- */
+
+/* So much memory at a multiple of MAX_SLAB; or NULL. */
+static void *map_aligned(uint64_t size)
+{
+	uint8_t *bytes = mmap(NULL, size + MAX_SLAB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			      -1, 0);
+	if (bytes == MAP_FAILED)
+		return NULL;
+	uint64_t before = -(uintptr_t)bytes % MAX_SLAB, after = MAX_SLAB - before;
+	if (before)
+		munmap(bytes, before);
+	if (after)
+		munmap(bytes + before + size, after);
+	if (size == MAX_SLAB)
+		madvise(bytes + before, size, MADV_HUGEPAGE);	/* a wish: without it all is as well */
+	return bytes + before;
+}
+
+/* --- slabs ------------------------------------------------------------------------------------- */
+
+static void link_slab(struct arena *arena, struct slab *slab)
+{
+	slab->previous = NULL;
+	slab->next = arena->slabs;
+	if (slab->next)
+		slab->next->previous = slab;
+	arena->slabs = slab;
+}
+
+static void unlink_slab(struct arena *arena, struct slab *slab)
+{
+	*(slab->previous ? &slab->previous->next : &arena->slabs) = slab->next;
+	if (slab->next)
+		slab->next->previous = slab->previous;
+}
+
+static uint64_t next_slab_size(const struct arena *arena)
+{
+	uint64_t size = MIN_SLAB;
+	while (size < MAX_SLAB && size < arena->nr_bytes >> SPARE_SHIFT)
+		size *= 2;
+	return size;
+}
+
+static struct slab *slab_create(struct arena *arena)
+{
+	uint64_t size = next_slab_size(arena);
+	struct slab *slab = memory_may_grow(arena->memory) ? map_aligned(size) : NULL;
+	if (!slab)
+		return NULL;
+	arena->memory->reserved[LKSM_FOR_SPARE] += size;
+	slab->size = size;
+	slab->nr_blocks = (uint32_t)((size - ARENA_UNIT) / arena->block_size);
+	slab->nr_free = slab->nr_blocks;
+	for (uint32_t i = 0; i < slab->nr_blocks; i++)
+		slab->free[i / 64] |= (uint64_t)1 << i % 64;
+	link_slab(arena, slab);
+	return slab;
+}
+
+static void slab_destroy(struct arena *arena, struct slab *slab)
+{
+	unlink_slab(arena, slab);
+	arena->memory->reserved[LKSM_FOR_SPARE] -= slab->size;
+	munmap(slab, slab->size);
+}
+
+/* --- blocks -------------------------------------------------------------------------------------- */
+
+/* Books a block as in use. */
+static void take(struct arena *arena)
+{
+	arena->nr_bytes += arena->block_size;
+	arena->memory->reserved[LKSM_FOR_SPARE] -= arena->block_size;
+	arena->memory->reserved[arena->purpose] += arena->block_size;
+}
+
+static void give_back(struct arena *arena)
+{
+	arena->nr_bytes -= arena->block_size;
+	arena->memory->reserved[LKSM_FOR_SPARE] += arena->block_size;
+	arena->memory->reserved[arena->purpose] -= arena->block_size;
+}
+
+void *arena_alloc(struct arena *arena)
+{
+	struct slab *slab = arena->slabs ? arena->slabs : slab_create(arena);
+	if (!slab)
+		return NULL;
+	uint32_t word = 0;
+	while (!slab->free[word])
+		word++;
+	uint32_t i = word * 64 + (uint32_t)__builtin_ctzll(slab->free[word]);
+	slab->free[word] &= slab->free[word] - 1;
+	if (!--slab->nr_free)
+		unlink_slab(arena, slab);
+	take(arena);
+	return (uint8_t *)slab + ARENA_UNIT + i * arena->block_size;
+}
+
+void arena_free(struct arena *arena, void *block)
+{
+	struct slab *slab = (struct slab *)((uintptr_t)block & ~(uintptr_t)(MAX_SLAB - 1));
+	uint64_t i = (uint64_t)((uint8_t *)block - (uint8_t *)slab - ARENA_UNIT) / arena->block_size;
+	assert(!(slab->free[i / 64] >> i % 64 & 1));
+	slab->free[i / 64] |= (uint64_t)1 << i % 64;
+	give_back(arena);
+	if (!slab->nr_free++)
+		link_slab(arena, slab);
+	if (slab->nr_free == slab->nr_blocks)
+		slab_destroy(arena, slab);
+}

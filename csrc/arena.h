@@ -1,0 +1,24 @@
+/*
+ * arena.h - blocks of one size, out of slabs that the system can back with huge pages.
+ *
+ * Tables of hundreds of megabytes that are entered at random cost a walk of the page tables at each step, and a page
+ * fault for every 4 KiB, unless they lie in huge pages; malloc does not see to that. Slabs grow with what is in
+ * use, so that little lies spare, and go when they are empty.
+ */
+#ifndef ARENA_H
+#define ARENA_H
+
+#include "types.h"
+
+/* @block_size: a multiple of ARENA_UNIT up to ARENA_MAX_BLOCK. */
+void arena_init(struct arena *arena, struct memory *memory, enum lksm_purpose purpose, uint64_t block_size);
+/* Can blocks of that size be had here at all? */
+static inline bool arena_suits(uint64_t block_size)
+{
+	return block_size && block_size % ARENA_UNIT == 0 && block_size <= ARENA_MAX_BLOCK;
+}
+/* A block, not zeroed, aligned to a unit; or NULL. */
+void *arena_alloc(struct arena *arena);
+void arena_free(struct arena *arena, void *block);
+
+#endif

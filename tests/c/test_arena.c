@@ -1,0 +1,74 @@
+/*
+ * test_arena.c - blocks out of slabs: apart, booked, given back to the system.
+ */
+#include "arena.h"
+#include "harness.h"
+
+#include <string.h>
+
+#define NR_BLOCKS 3000
+
+static uint64_t spare(const struct memory *memory)
+{
+	return memory->reserved[LKSM_FOR_SPARE];
+}
+
+/* Blocks do not overlap, are aligned to units, and are booked; little lies spare; all of it goes again. */
+static void test_blocks(void)
+{
+	for (uint64_t units = 1; units <= 4; units++) {
+		struct memory memory = { 0 };
+		struct arena arena;
+		static uint8_t *blocks[NR_BLOCKS];
+		arena_init(&arena, &memory, LKSM_FOR_ITEMS, units * ARENA_UNIT);
+		for (uint32_t i = 0; i < NR_BLOCKS; i++) {
+			blocks[i] = arena_alloc(&arena);
+			EXPECT((uintptr_t)blocks[i] % ARENA_UNIT == 0);
+			memset(blocks[i], (int)i & 0xff, units * ARENA_UNIT);
+			EXPECT_EQUAL(memory.reserved[LKSM_FOR_ITEMS], (i + 1) * units * ARENA_UNIT);
+			EXPECT(spare(&memory) <= 65536 + memory.reserved[LKSM_FOR_ITEMS] / 4);
+		}
+		for (uint32_t i = 0; i < NR_BLOCKS; i++)
+			EXPECT(blocks[i][0] == (i & 0xff) && !memcmp(blocks[i], blocks[i] + 1, units * ARENA_UNIT - 1));
+		for (uint32_t i = 0; i < NR_BLOCKS; i += 2)
+			arena_free(&arena, blocks[i]);
+		uint64_t held = spare(&memory) + memory.reserved[LKSM_FOR_ITEMS];
+		for (uint32_t i = 0; i < NR_BLOCKS; i += 2)
+			blocks[i] = arena_alloc(&arena);
+		EXPECT_EQUAL(spare(&memory) + memory.reserved[LKSM_FOR_ITEMS], held);
+		for (uint32_t i = 0; i < NR_BLOCKS; i++)
+			arena_free(&arena, blocks[NR_BLOCKS - 1 - i]);
+		EXPECT(!spare(&memory) && !memory.reserved[LKSM_FOR_ITEMS] && !arena.slabs);
+	}
+}
+
+/* A slab that cannot be had is no block, and leaves everything as it was. */
+static void test_no_memory(void)
+{
+	struct memory memory = { .fail_at = 1 };
+	struct arena arena;
+	arena_init(&arena, &memory, LKSM_FOR_ITEMS, ARENA_UNIT);
+	EXPECT(!arena_alloc(&arena));
+	EXPECT(!spare(&memory) && !arena.slabs);
+	void *block = arena_alloc(&arena);
+	EXPECT(block != NULL);
+	arena_free(&arena, block);
+	EXPECT(!spare(&memory));
+}
+
+/* Blocks of other sizes are not for an arena. */
+static void test_sizes(void)
+{
+	EXPECT(arena_suits(4096) && arena_suits(16384));
+	EXPECT(!arena_suits(0) && !arena_suits(64) && !arena_suits(4097) && !arena_suits(20480));
+}
+
+int main(void)
+{
+	static const struct test tests[] = {
+		TEST(test_blocks),
+		TEST(test_no_memory),
+		TEST(test_sizes),
+	};
+	return run_tests(tests, NR_TESTS(tests));
+}

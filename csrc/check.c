@@ -89,8 +89,8 @@ static uint64_t check_forest(struct checker *checker, const struct forest *fores
 	uint64_t limit = forest->nr_entries + 1;
 	uint64_t nr_met = 0;
 
-	for (uint64_t i = 0; i < (uint64_t)1 << forest->root_bits; i++) {
-		uint32_t root = forest->root_bits ? forest->roots[i] : forest->first_root;
+	for (uint64_t i = 0; i < forest_nr_roots(forest); i++) {
+		uint32_t root = forest_root(forest, i);
 		uint32_t height = 0;
 		uint64_t before = 0;
 		for (uint32_t ref = rb_first(pool, root); ref && nr_met < limit; ref = rb_next(pool, ref)) {
@@ -99,7 +99,7 @@ static uint64_t check_forest(struct checker *checker, const struct forest *fores
 			check_tree_node(checker, pool, name, root, ref, limit, &height);
 			expect(checker, key >= before, "I2 %s forest, object %u: its key is less than the one before",
 			       name, ref);
-			expect(checker, !forest->root_bits || key >> (64 - forest->root_bits) == i,
+			expect(checker, forest_root_number(forest, key) == i,
 			       "I2 %s forest, object %u: its key belongs to another root than %" PRIu64, name, ref, i);
 			before = key;
 		}

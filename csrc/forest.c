@@ -25,12 +25,61 @@ static size_t roots_size(uint32_t root_bits)
 	return sizeof(uint32_t) << root_bits;
 }
 
+/* --- roots ------------------------------------------------------------------------------------ */
+
+/*
+ * While the forest grows the first nr_split roots are spread over four each, and the others are as they were:
+ *
+ *     next_roots  [ 0 1 2 3 | 4 5 6 7 ]            root numbers: 0 to 7,
+ *     roots       [ - | - | 2 | 3 | ... ]          then 8 for roots[2], 9 for roots[3], ...
+ */
+#define SPLIT_BITS 2
+#define SPLIT ((uint64_t)1 << SPLIT_BITS)
+
+uint64_t forest_nr_roots(const struct forest *forest)
+{
+	return ((uint64_t)1 << forest->root_bits) + (SPLIT - 1) * forest->nr_split;
+}
+
+uint64_t forest_root_number(const struct forest *forest, uint64_t key)
+{
+	uint64_t old = forest->root_bits ? key >> (64 - forest->root_bits) : 0;
+	if (old >= forest->nr_split)
+		return old + (SPLIT - 1) * forest->nr_split;
+	return key >> (64 - forest->root_bits - SPLIT_BITS);
+}
+
+static uint32_t *root_at(struct forest *forest, uint64_t number)
+{
+	if (number < SPLIT * forest->nr_split)
+		return &forest->next_roots[number];
+	return forest->roots ? &forest->roots[number - (SPLIT - 1) * forest->nr_split] : &forest->first_root;
+}
+
+uint32_t forest_root(const struct forest *forest, uint64_t number)
+{
+	return *root_at((struct forest *)forest, number);
+}
+
+static uint32_t *root_of(struct forest *forest, uint64_t key)
+{
+	return root_at(forest, forest_root_number(forest, key));
+}
+
 static void free_roots(struct forest *forest)
 {
 	memory_free(forest->memory, LKSM_FOR_ROOTS, forest->roots, roots_size(forest->root_bits));
-	forest->roots = NULL;
+	memory_free(forest->memory, LKSM_FOR_ROOTS, forest->next_roots, roots_size(forest->root_bits + SPLIT_BITS));
+	forest->roots = forest->next_roots = NULL;
 	forest->root_bits = 0;
 	forest->first_root = 0;
+	forest->nr_split = 0;
+}
+
+uint64_t forest_bytes(const struct forest *forest)
+{
+	return (forest->roots ? roots_size(forest->root_bits) : 0) +
+	       (forest->next_roots ? roots_size(forest->root_bits + SPLIT_BITS) : 0);
 }
 
 void forest_deinit(struct forest *forest)
@@ -53,7 +102,7 @@ void forest_reset(struct forest *forest, uint64_t nr_expected)
 
 	forest->nr_entries = 0;
 	forest->first_root = 0;
-	if (forest->roots && bits == forest->root_bits) {
+	if (forest->roots && bits == forest->root_bits && !forest->next_roots) {
 		memset(forest->roots, 0, roots_size(bits));
 		return;
 	}
@@ -64,17 +113,7 @@ void forest_reset(struct forest *forest, uint64_t nr_expected)
 	forest->root_bits = forest->roots ? bits : 0;
 }
 
-static uint32_t *root_of(struct forest *forest, uint64_t key)
-{
-	if (!forest->root_bits)
-		return &forest->first_root;
-	return &forest->roots[key >> (64 - forest->root_bits)];
-}
-
-static uint32_t *root_at(struct forest *forest, uint64_t i)
-{
-	return forest->root_bits ? &forest->roots[i] : &forest->first_root;
-}
+/* --- searching ---------------------------------------------------------------------------------- */
 
 enum forest_result forest_search(const struct forest *forest, const struct page_rules *rules,
 				 const struct look *look, struct place *place_ret, uint32_t *ref_ret)
@@ -147,27 +186,43 @@ static void insert_in_order(struct forest *forest, const struct page_rules *rule
 	rb_insert(forest->pool, root, ref, place.parent, place.side);
 }
 
-/*
- * Four times as many roots. Each old tree holds a stretch of the order, so taking its objects from the
- * smallest on and appending them keeps the order without looking at a byte.
- */
-static void grow(struct forest *forest)
+/* --- growing ------------------------------------------------------------------------------------ */
+
+/* Begins to grow. Without memory the trees get deeper, that is all. */
+static void begin_growth(struct forest *forest)
 {
-	struct forest old = *forest;
-	uint32_t bits = old.root_bits + 2;
-	uint32_t *roots = memory_alloc(forest->memory, LKSM_FOR_ROOTS, roots_size(bits));
-	if (!roots)
-		return;		/* the trees get deeper, that is all */
-	forest->roots = roots;
-	forest->root_bits = bits;
-	for (uint64_t i = 0; i < (uint64_t)1 << old.root_bits; i++) {
-		uint32_t *old_root = root_at(&old, i);
-		for (uint32_t ref; (ref = rb_first(forest->pool, *old_root)) != 0;) {
-			rb_erase(forest->pool, old_root, ref);
-			insert_in_order(forest, NULL, ref);
-		}
+	forest->next_roots = memory_alloc(forest->memory, LKSM_FOR_ROOTS, roots_size(forest->root_bits + SPLIT_BITS));
+	forest->nr_split = 0;
+}
+
+static void end_growth(struct forest *forest)
+{
+	uint32_t *roots = forest->next_roots;
+	uint32_t bits = forest->root_bits + SPLIT_BITS;
+	uint64_t nr_entries = forest->nr_entries;
+	forest->next_roots = NULL;
+	memory_free(forest->memory, LKSM_FOR_ROOTS, forest->roots, roots_size(forest->root_bits));
+	*forest = (struct forest){ .pool = forest->pool, .bytes_of = forest->bytes_of, .memory = forest->memory,
+				   .roots = roots, .root_bits = bits, .nr_entries = nr_entries };
+}
+
+/*
+ * Spreads one more root over four. Its tree holds a stretch of the order, so taking its objects from the smallest on
+ * and appending them keeps the order without looking at a byte. A step at each insertion is done long before there
+ * are enough objects to grow again, and nobody ever waits for a whole table.
+ */
+static void grow_on(struct forest *forest)
+{
+	uint32_t *old_root = forest->roots ? &forest->roots[forest->nr_split] : &forest->first_root;
+	uint32_t root = *old_root;
+	*old_root = 0;
+	forest->nr_split++;
+	for (uint32_t ref; (ref = rb_first(forest->pool, root)) != 0;) {
+		rb_erase(forest->pool, &root, ref);
+		insert_in_order(forest, NULL, ref);
 	}
-	free_roots(&old);
+	if (forest->nr_split == (uint64_t)1 << forest->root_bits)
+		end_growth(forest);
 }
 
 void forest_insert(struct forest *forest, uint32_t ref, const struct place *place)
@@ -175,9 +230,11 @@ void forest_insert(struct forest *forest, uint32_t ref, const struct place *plac
 	rb_insert(forest->pool, root_of(forest, *forest_key(forest->pool, ref)), ref, place->parent,
 		  place->side);
 	forest->nr_entries++;
-	if (forest->nr_entries > (uint64_t)ENTRIES_PER_ROOT << forest->root_bits &&
-	    forest->root_bits + 2 <= MAX_ROOT_BITS)
-		grow(forest);
+	if (forest->next_roots)
+		grow_on(forest);
+	else if (forest->nr_entries > (uint64_t)ENTRIES_PER_ROOT << forest->root_bits &&
+		 forest->root_bits + SPLIT_BITS <= MAX_ROOT_BITS)
+		begin_growth(forest);
 }
 
 void forest_remove(struct forest *forest, uint32_t ref)
@@ -231,16 +288,15 @@ bool forest_holds(const struct forest *forest, uint32_t ref)
 
 uint32_t forest_next(const struct forest *forest, uint32_t ref)
 {
-	struct forest *mutable = (struct forest *)forest;
-	uint64_t i = 0;
+	uint64_t number = 0;
 	if (ref) {
 		uint32_t next = rb_next(forest->pool, ref);
 		if (next)
 			return next;
-		i = forest->root_bits ? (*forest_key(forest->pool, ref) >> (64 - forest->root_bits)) + 1 : 1;
+		number = forest_root_number(forest, *forest_key(forest->pool, ref)) + 1;
 	}
-	for (; i < (uint64_t)1 << forest->root_bits; i++) {
-		uint32_t first = rb_first(forest->pool, *root_at(mutable, i));
+	for (; number < forest_nr_roots(forest); number++) {
+		uint32_t first = rb_first(forest->pool, forest_root(forest, number));
 		if (first)
 			return first;
 	}

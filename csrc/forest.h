@@ -41,6 +41,13 @@ const uint8_t *forest_peek(const struct forest *forest, uint64_t key);
 /* Is @ref, which is filed in this forest or in another one of its kind, filed here? Climbs to its root. */
 bool forest_holds(const struct forest *forest, uint32_t ref);
 
+/* The roots in order, by number, while it grows too; and the number of the one that has a key. */
+uint64_t forest_nr_roots(const struct forest *forest);
+uint32_t forest_root(const struct forest *forest, uint64_t number);
+uint64_t forest_root_number(const struct forest *forest, uint64_t key);
+/* What its roots take. */
+uint64_t forest_bytes(const struct forest *forest);
+
 /* Walks all objects in order: start with 0, ends with 0. */
 uint32_t forest_next(const struct forest *forest, uint32_t ref);
 

@@ -381,11 +381,6 @@ void report_counters(const struct engine *engine, int64_t domain, struct lksm_co
 	*counters_ret = counters;
 }
 
-static uint64_t root_bytes(const struct forest *forest)
-{
-	return forest->roots ? sizeof(uint32_t) << forest->root_bits : 0;
-}
-
 /* What processes of the index cost, and what it costs itself. */
 static void add_index_memory(const struct index *index, uint64_t *bytes)
 {
@@ -396,8 +391,8 @@ static void add_index_memory(const struct index *index, uint64_t *bytes)
 	bytes[LKSM_FOR_PHYSICAL] += index->physical.nr_places * sizeof(*index->physical.refs) +
 				    index->zero.nr_places * sizeof(*index->zero.addresses);
 	for (uint32_t i = 0; i < engine->nr_nodes; i++)
-		bytes[LKSM_FOR_ROOTS] += root_bytes(&index->trees[i].stable) + root_bytes(&index->trees[i].unstable) +
-					 root_bytes(&index->trees[i].kept);
+		bytes[LKSM_FOR_ROOTS] += forest_bytes(&index->trees[i].stable) + forest_bytes(&index->trees[i].unstable) +
+					 forest_bytes(&index->trees[i].kept);
 	for (struct content_walk walk = { 0, 0 }; stable_tree_next(index, &walk);) {
 		const struct stable_node *filed = node_at(engine, walk.content);
 		bool has_copy = filed->kind == NODE_CHAIN ? filed->has_copy : filed->is_owned;

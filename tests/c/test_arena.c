@@ -26,7 +26,7 @@ static void test_blocks(void)
 			EXPECT((uintptr_t)blocks[i] % ARENA_UNIT == 0);
 			memset(blocks[i], (int)i & 0xff, units * ARENA_UNIT);
 			EXPECT_EQUAL(memory.reserved[LKSM_FOR_ITEMS], (i + 1) * units * ARENA_UNIT);
-			EXPECT(spare(&memory) <= 65536 + memory.reserved[LKSM_FOR_ITEMS] / 4);
+			EXPECT(spare(&memory) <= 131072 + memory.reserved[LKSM_FOR_ITEMS] / 2);
 		}
 		for (uint32_t i = 0; i < NR_BLOCKS; i++)
 			EXPECT(blocks[i][0] == (i & 0xff) && !memcmp(blocks[i], blocks[i] + 1, units * ARENA_UNIT - 1));

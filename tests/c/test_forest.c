@@ -167,7 +167,8 @@ static void test_order_and_growth(void)
 					expect_forest(number + 1);
 			}
 			expect_forest(MAX_PAGES);
-			EXPECT_EQUAL(forest.root_bits, 10);
+			/* Four times it has grown, and is at it again. */
+			EXPECT(forest.root_bits == 8 && forest.nr_split && forest.nr_split < 256);
 			end();
 		}
 	}
@@ -334,7 +335,7 @@ static void test_growth_may_fail(void)
 		make_random_page(number);
 		insert(number);
 	}
-	EXPECT_EQUAL(forest.root_bits, 10);
+	EXPECT(forest.root_bits == 8 && forest.nr_split && forest.nr_split < 256);
 	expect_forest(MAX_PAGES);
 	memory.fail_at = memory.nr_allocations + 1;
 	forest_reset(&forest, 100000);

@@ -26,7 +26,7 @@ static void ask_for_lines(struct engine *engine, const struct region *region, ui
 		return;
 	uint32_t ref = item_find(region, page);
 	const struct rmap_item *item = ref ? item_at(&engine->items, ref) : NULL;
-	if (item && (item->is_settled || item->state == ITEM_STABLE || (engine->smart_scan && smart_scan_will_skip(item))))
+	if (item && (item->is_settled || item->is_alias || item->state == ITEM_STABLE || (engine->smart_scan && smart_scan_will_skip(item))))
 		return;
 	ahead->pages[i].bytes = region_page(region, page);
 	ahead->pages[i].is_kept = item && item->has_key;

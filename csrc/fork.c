@@ -9,6 +9,7 @@
 #include "merge.h"
 #include "mm_slot.h"
 #include "physical.h"
+#include "touch.h"
 #include "zero.h"
 
 #include <stdio.h>
@@ -44,6 +45,7 @@ static bool fork_region(struct mm_slot *child, struct region *original)
 		.nr_pages = original->nr_pages,
 		.node = original->node,
 		.is_immutable = original->is_immutable,
+		.is_tracked = original->is_tracked,
 		.is_excluded = original->is_excluded,
 	};
 	if (mm_slot_map(child, &wanted))
@@ -78,27 +80,6 @@ struct mm_slot *fork_slot(struct mm_slot *parent)
 	child->family_next = parent->family_next;
 	parent->family_next = child;
 	return child;
-}
-
-/* The first page of @region from @from on whose bytes are at @bytes, or nr_pages. */
-static uint64_t next_page_at(const struct region *region, const uint8_t *bytes, uint64_t from)
-{
-	uint64_t offset = (uint64_t)(uintptr_t)bytes - (uint64_t)(uintptr_t)region->pages;
-	uint64_t page = offset >> region->page_shift;
-	bool is_in_array = page < region->nr_array_pages && page << region->page_shift == offset;
-
-	if (!is_in_array && !region->copies)
-		return region->nr_pages;
-	if (!is_in_array || region->rows) {
-		page = from;
-		while (page < region->nr_pages &&
-		       !(page_is_present(region, page) && region_page(region, page) == bytes))
-			page++;
-		return page;
-	}
-	bool is_there = page >= from && page < region->nr_pages && page_is_present(region, page) &&
-			region_page(region, page) == bytes;
-	return is_there ? page : region->nr_pages;
 }
 
 /* Room to give pages of @region copies, and to enter their items and zero pages under a new address. */
@@ -152,7 +133,7 @@ static bool prepare_move(struct mm_slot *slot, const uint8_t *bytes, bool *ok_re
 	bool has_any = false;
 	for (uint64_t i = 0; i < slot->nr_regions; i++) {
 		struct region *region = slot->regions[i];
-		if (!region->is_forked || next_page_at(region, bytes, 0) == region->nr_pages)
+		if (!region->is_forked || region_next_page_at(region, bytes, 0) == region->nr_pages)
 			continue;
 		has_any = true;
 		if (!prepare_copy(region))
@@ -168,7 +149,7 @@ static void move_pages(struct mm_slot *slot, const uint8_t *bytes, struct page_c
 		struct region *region = slot->regions[i];
 		if (!region->is_forked)
 			continue;
-		for (uint64_t page = 0; (page = next_page_at(region, bytes, page)) < region->nr_pages; page++)
+		for (uint64_t page = 0; (page = region_next_page_at(region, bytes, page)) < region->nr_pages; page++)
 			use_copy(region, page, copy);
 	}
 }
@@ -215,6 +196,7 @@ int fork_write(struct mm_slot *slot, uint64_t page, uint64_t offset, const void 
 	}
 	memcpy((uint8_t *)region_page(region, place) + offset, bytes, nr_bytes);
 	zero_remove(region, place);
+	touch_page(region, place);
 	uint32_t ref = item_find(region, place);
 	if (ref && item_at(&slot->engine->items, ref)->state == ITEM_STABLE)
 		item_at(&slot->engine->items, ref)->is_private = 1;

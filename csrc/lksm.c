@@ -11,6 +11,7 @@
 #include "report.h"
 #include "scan.h"
 #include "stable_tree.h"
+#include "touch.h"
 #include "unstable_tree.h"
 #include "zero.h"
 
@@ -242,6 +243,17 @@ int lksm_process_advise(struct mm_slot *process, uint64_t start, uint64_t stop, 
 			make_private(region, place);
 		uint8_t zero = region->flags[place] & PAGE_ZERO;
 		region_set_flags(region, place, is_mergeable ? PAGE_MERGEABLE | zero : PAGE_OPTED_OUT);
+	}
+	return error;
+}
+
+int lksm_process_touch(struct mm_slot *process, uint64_t start, uint64_t stop)
+{
+	int error = check_range(process, start, stop);
+	for (uint64_t page = start; !error && page < stop; page++) {
+		uint64_t place;
+		struct region *region = mm_slot_region(process, page, &place);
+		touch_page(region, place);
 	}
 	return error;
 }

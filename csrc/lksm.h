@@ -94,6 +94,7 @@ struct lksm_region {
 	uint64_t nr_pages;		/* pages of the region */
 	uint32_t node;			/* memory node that the pages lie on, below nr_nodes */
 	bool is_immutable;		/* the owner promises that the bytes never change */
+	bool is_tracked;		/* or that they change only by lksm_process_write(), or that lksm_process_touch() tells */
 	bool is_excluded;		/* never to be merged */
 };
 
@@ -199,6 +200,8 @@ int lksm_process_read(struct mm_slot *process, uint64_t page, uint64_t nr_pages,
 /* Writes the owner's array, or this process's own copy after a fork. The page is private at once. */
 int lksm_process_write(struct mm_slot *process, uint64_t page, uint64_t offset, const void *bytes,
 		       uint64_t nr_bytes);
+/* The owner has written the pages: if they are tracked, they are looked at again, wherever they are mapped. Never fails. */
+int lksm_process_touch(struct mm_slot *process, uint64_t start, uint64_t stop);
 /*
  * The pages lie on that memory node from now on. A page that is merged takes its frame along, for all its sharers; where
  * that is filed follows at the next visit of one of them. LKSM_NO_MEMORY: no page has moved.

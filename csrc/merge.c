@@ -86,7 +86,7 @@ bool compare_and_merge(struct engine *engine, struct region *region, uint64_t pa
 }
 
 /*
- * Of a page whose bytes cannot change nothing is looked at: it is merged and stays so, or it is kept in its tree, where
+ * Of a page whose bytes hold still nothing is looked at: it is merged and stays so, or it is kept in its tree, where
  * rows 4 to 10 would only file it again. But not where frames may have been moved, nor past a gate for which the page
  * has no checksum yet.
  */
@@ -104,8 +104,11 @@ static bool is_still_merged(const struct engine *engine, const struct visit *vis
 {
 	if (visit->item->state != ITEM_STABLE || visit->item->is_private)
 		return false;
-	return visit->region->is_immutable ||
-	       !page_compare(&engine->rules, visit->bytes, node_at(engine, visit->item->sharer.node)->bytes);
+	if (visit->region->is_immutable)
+		return true;
+	bool is_equal = !page_compare(&engine->rules, visit->bytes, node_at(engine, visit->item->sharer.node)->bytes);
+	visit->item->is_settled = is_equal && visit->region->is_tracked;
+	return is_equal;
 }
 
 /*
@@ -115,7 +118,7 @@ static bool is_still_merged(const struct engine *engine, const struct visit *vis
  */
 static bool may_be_kept(const struct engine *engine, const struct visit *visit)
 {
-	return visit->region->is_immutable && unstable_tree_keeps(engine);
+	return region_holds_still(visit->region) && unstable_tree_keeps(engine);
 }
 
 /*
@@ -196,7 +199,7 @@ static void look_at(const struct engine *engine, const struct visit *visit, stru
 		index_look(visit->index, visit->bytes, look_ret);
 	item->key = look_ret->key;
 	item->is_key_deep = look_ret->has_hash && look_ret->key == look_ret->hash;
-	item->has_key = visit->region->is_immutable;
+	item->has_key = region_holds_still(visit->region);
 }
 
 /* LKSM's gate comes after the stable tree, in the initial rounds only, and lets frozen processes pass. */

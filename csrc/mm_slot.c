@@ -153,6 +153,26 @@ uint64_t region_item_bytes(const struct region *region)
 	return bytes;
 }
 
+uint64_t region_next_page_at(const struct region *region, const uint8_t *bytes, uint64_t from)
+{
+	uint64_t offset = (uint64_t)(uintptr_t)bytes - (uint64_t)(uintptr_t)region->pages;
+	uint64_t page = offset >> region->page_shift;
+	bool is_in_array = page < region->nr_array_pages && page << region->page_shift == offset;
+
+	if (!is_in_array && !region->copies)
+		return region->nr_pages;
+	if (!is_in_array || region->rows) {
+		page = from;
+		while (page < region->nr_pages &&
+		       !(page_is_present(region, page) && region_page(region, page) == bytes))
+			page++;
+		return page;
+	}
+	bool is_there = page >= from && page < region->nr_pages && page_is_present(region, page) &&
+			region_page(region, page) == bytes;
+	return is_there ? page : region->nr_pages;
+}
+
 static void region_destroy(struct region *region)
 {
 	struct engine *engine = region->slot->engine;
@@ -204,6 +224,7 @@ static struct region *region_create(struct mm_slot *slot, const struct lksm_regi
 		.page_shift = engine->rules.page_shift,
 		.node = (uint8_t)wanted->node,
 		.is_immutable = wanted->is_immutable,
+		.is_tracked = wanted->is_tracked && !wanted->is_immutable,
 		.is_excluded = wanted->is_excluded,
 		.is_aliased = wanted->rows != NULL,
 	};

@@ -37,12 +37,21 @@ void region_drop_copy(struct region *region, uint64_t page);
 /* Enters the items it has in the physical map, and its zero pages in theirs; from now on every visit does. */
 bool region_mark_aliased(struct region *region);
 
+/* The first page of @region from @from on whose bytes are at @bytes, or nr_pages. */
+uint64_t region_next_page_at(const struct region *region, const uint8_t *bytes, uint64_t from);
+
 /* The item of a page, or 0 if it has none. */
 uint32_t item_find(const struct region *region, uint64_t page);
 /* A new VOLATILE item for a page that has none, or 0. */
 uint32_t item_create(struct region *region, uint64_t page);
 /* The item must be VOLATILE. */
 void item_destroy(struct region *region, uint64_t page);
+
+/* Does a page of it stay as it was looked at, unless we are told? */
+static inline bool region_holds_still(const struct region *region)
+{
+	return region->is_immutable || region->is_tracked;
+}
 
 static inline bool page_is_present(const struct region *region, uint64_t page)
 {

@@ -90,24 +90,24 @@ void scan_remove(struct mm_slot *slot)
 
 /* --- the walk -------------------------------------------------------------------------------- */
 
-/* Pages that wait to be scanned and will be filed in this tree, unless they have been moved: immutable ones, or others. */
-static uint64_t nr_queued_pages(const struct index *index, uint32_t tree, bool is_immutable)
+/* Pages that wait to be scanned and will be filed in this tree, unless they were moved: those that hold still, or others. */
+static uint64_t nr_queued_pages(const struct index *index, uint32_t tree, bool holds_still)
 {
 	uint64_t nr_pages = 0;
 	for (const struct mm_slot *slot = index->engine->queue; slot; slot = slot->queue_next)
 		for (uint64_t i = 0; slot->index == index && i < slot->nr_regions; i++)
-			if (index_tree(index, slot->regions[i]->node) == tree && slot->regions[i]->is_immutable == is_immutable)
+			if (index_tree(index, slot->regions[i]->node) == tree && region_holds_still(slot->regions[i]) == holds_still)
 				nr_pages += slot->regions[i]->nr_pages;
 	return nr_pages;
 }
 
 static void drop_tree(struct index *index, uint32_t tree)
 {
-	uint64_t nr_mutable = nr_queued_pages(index, tree, false), nr_immutable = nr_queued_pages(index, tree, true);
+	uint64_t nr_others = nr_queued_pages(index, tree, false), nr_still = nr_queued_pages(index, tree, true);
 	if (unstable_tree_keeps(index->engine))
-		unstable_tree_drop(index, tree, nr_mutable, nr_immutable);
+		unstable_tree_drop(index, tree, nr_others, nr_still);
 	else
-		unstable_tree_drop(index, tree, nr_mutable + nr_immutable, 0);
+		unstable_tree_drop(index, tree, nr_others + nr_still, 0);
 }
 
 /* A new round: the unstable trees are dropped, and sized for what is queued. */

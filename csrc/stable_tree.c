@@ -257,7 +257,7 @@ void stable_tree_attach(struct index *index, uint32_t node_ref, uint32_t item_re
 	}
 	item->state = ITEM_STABLE;
 	item->is_alias = 0;
-	item->is_settled = item_region(&engine->items, item_ref)->is_immutable;
+	item->is_settled = region_holds_still(item_region(&engine->items, item_ref));
 	item->sharer.next = node->sharers;
 	item->sharer.previous = 0;
 	item->sharer.node = node_ref;

@@ -185,9 +185,9 @@ struct rmap_item {
 	uint64_t bypasses_gate : 1;	/* this visit skips the checksum gate: its process is frozen */
 	uint64_t is_private : 1;	/* STABLE: written or unmerged since its last visit */
 	uint64_t is_alias : 1;		/* VOLATILE because another item has the same physical page */
-	uint64_t has_key : 1;		/* @key still is this page's: it is immutable */
+	uint64_t has_key : 1;		/* @key still is this page's: its bytes hold still */
 	uint64_t is_key_deep : 1;	/* @key was taken from the whole page */
-	uint64_t is_settled : 1;	/* its bytes cannot change. STABLE, not private: stays so; UNSTABLE: kept by new rounds */
+	uint64_t is_settled : 1;	/* its bytes hold still. STABLE, not private: stays so; UNSTABLE: kept by new rounds */
 };
 
 /* One page that is being visited. */
@@ -293,7 +293,7 @@ struct zero_map {
 struct trees {
 	struct forest stable;		/* merged contents; their bytes cannot change */
 	struct forest unstable;		/* pages of this round without a twin */
-	struct forest kept;		/* the same, and of earlier rounds: pages whose bytes cannot change */
+	struct forest kept;		/* the same, and of earlier rounds: pages whose bytes hold still */
 };
 
 /* What happened so far. */
@@ -378,6 +378,7 @@ struct region {
 	uint32_t page_shift;
 	uint8_t node;			/* memory node of its pages, unless @nodes says otherwise */
 	bool is_immutable;		/* the bytes never change */
+	bool is_tracked;		/* the bytes change only by lksm_process_write(), or lksm_process_touch() tells */
 	bool is_excluded;		/* never merged */
 	bool is_forked;			/* the array is the parent's: the first write copies */
 	bool is_aliased;		/* some page may be mapped elsewhere too */

@@ -1,5 +1,5 @@
 /*
- * unstable_tree.c - candidates of this round: those that may change, and those that cannot.
+ * unstable_tree.c - candidates of this round: those that may change, and those that hold still.
  */
 #include "unstable_tree.h"
 
@@ -89,6 +89,11 @@ static struct forest *forest_of(struct index *index, uint32_t item_ref)
 	return forest_in(index, tree, is_kept);
 }
 
+void unstable_tree_leave_kept(struct index *index, uint32_t item_ref)
+{
+	leave_kept(forest_of(index, item_ref), item_ref);
+}
+
 void unstable_tree_detach(struct index *index, uint32_t item_ref)
 {
 	struct engine *engine = index->engine;
@@ -102,11 +107,11 @@ void unstable_tree_detach(struct index *index, uint32_t item_ref)
 	index->pages_unshared--;
 }
 
-void unstable_tree_drop(struct index *index, uint32_t tree, uint64_t nr_mutable, uint64_t nr_immutable)
+void unstable_tree_drop(struct index *index, uint32_t tree, uint64_t nr_others, uint64_t nr_still)
 {
-	forest_reset(&index->trees[tree].unstable, nr_mutable);
+	forest_reset(&index->trees[tree].unstable, nr_others);
 	if (!index->trees[tree].kept.nr_entries)
-		forest_reset(&index->trees[tree].kept, nr_immutable);
+		forest_reset(&index->trees[tree].kept, nr_still);
 }
 
 void unstable_tree_drop_kept(struct index *index, uint32_t tree)

@@ -4,7 +4,7 @@
  * The trees are dropped when a new round starts. Their items keep their state and their share of
  * pages_unshared until they are visited; an item is in a tree only if it carries this round's number.
  *
- * Pages whose bytes cannot change need not be filed anew in each round, which is all that a later visit of them would
+ * Pages whose bytes hold still need not be filed anew in each round, which is all that a later visit of them would
  * do. They are kept in trees that no round drops. One that does not carry this round's number is there in
  * memory only: whoever meets it takes its place, as if the tree had been built anew.
  */
@@ -28,10 +28,12 @@ uint32_t unstable_tree_search(struct index *index, uint32_t tree, struct look *l
 void unstable_tree_insert(const struct visit *visit, const struct look *look, const struct place places[2], bool is_kept);
 /* Makes an UNSTABLE item VOLATILE, whether or not its tree still exists. */
 void unstable_tree_detach(struct index *index, uint32_t item_ref);
+/* A kept item is as if of an earlier round: its bytes may have changed. */
+void unstable_tree_leave_kept(struct index *index, uint32_t item_ref);
 /* A content has been merged without a search here: a kept item that equals @look's bytes gives way. */
 void unstable_tree_give_way(struct index *index, uint32_t tree, struct look *look);
-/* A new round: forgets one tree but for what is kept, and has room for so many pages that may change, and that may not. */
-void unstable_tree_drop(struct index *index, uint32_t tree, uint64_t nr_mutable, uint64_t nr_immutable);
+/* A new round: forgets one tree but for what is kept. There will be room for so many pages that may change, and that hold still. */
+void unstable_tree_drop(struct index *index, uint32_t tree, uint64_t nr_others, uint64_t nr_still);
 /* From now on nothing of this tree is kept: its items are as if of an earlier round. */
 void unstable_tree_drop_kept(struct index *index, uint32_t tree);
 

@@ -146,7 +146,7 @@ bool zero_is_kept(struct region *region, uint64_t page)
 {
 	if (!(region->flags[page] & PAGE_ZERO))
 		return false;
-	if (region->is_immutable || zero_is_true(region->slot->engine, region_page(region, page)))
+	if (region_holds_still(region) || zero_is_true(region->slot->engine, region_page(region, page)))
 		return true;
 	zero_remove(region, page);
 	return false;

@@ -312,7 +312,7 @@ class CoreProcess:
         self._slot = slot
         self.address = _address(slot)
 
-    def map(self, run: PageRun, *, is_immutable: bool) -> None:
+    def map(self, run: PageRun, *, is_immutable: bool, is_tracked: bool) -> None:
         """The caller keeps the run's arrays alive until the process is destroyed."""
         rows = ffi.NULL if run.rows is None else _pointer("int64_t *", run.rows)
         region = ffi.new(
@@ -325,6 +325,7 @@ class CoreProcess:
                 "nr_pages": run.nr_pages,
                 "node": run.node,
                 "is_immutable": is_immutable,
+                "is_tracked": is_tracked,
                 "is_excluded": bool(run.flags),
             },
         )
@@ -361,6 +362,11 @@ class CoreProcess:
 
     def advise(self, start: int, stop: int, *, is_mergeable: bool) -> None:
         error = lib.lksm_process_advise(self._slot, start, stop, is_mergeable)
+        if error:
+            self._core.fail(error)
+
+    def touch(self, start: int, stop: int) -> None:
+        error = lib.lksm_process_touch(self._slot, start, stop)
         if error:
             self._core.fail(error)
 

@@ -174,6 +174,7 @@ class Engine:
         domain: int = 0,
         mergeable: bool | None = None,
         immutable: bool = False,
+        tracked: bool = False,
         frozen: bool = False,
         runtime_ms: int | None = None,
     ) -> Process:
@@ -188,6 +189,9 @@ class Engine:
             True: advised at once. False: opted out, sticky. None: registered by the next crawl.
         immutable
             The owner's promise that the bytes never change: pages are lent, not copied.
+        tracked
+            The owner's promise that the bytes change only by `Process.write`, or that `Process.touch` tells. A
+            page that was looked at is not read again before.
         frozen
             The task is frozen: its pages bypass the gate (spec 3.2).
         runtime_ms
@@ -203,7 +207,7 @@ class Engine:
             core = self._open.create_process(domain)
             try:
                 for run in runs:
-                    core.map(run, is_immutable=immutable)
+                    core.map(run, is_immutable=immutable, is_tracked=tracked)
             except BaseException:
                 core.destroy()
                 raise
@@ -216,6 +220,7 @@ class Engine:
                 pid=pid,
                 domain=domain,
                 immutable=immutable,
+                tracked=tracked,
                 frozen=frozen,
                 runtime_ms=runtime_ms,
             )

@@ -62,6 +62,7 @@ class Process:
         pid: int | None,
         domain: int,
         immutable: bool,
+        tracked: bool,
         frozen: bool,
         runtime_ms: int | None,
     ) -> None:
@@ -72,6 +73,7 @@ class Process:
         self._faults_seen = 0
         self._frozen = frozen
         self._immutable = immutable
+        self._tracked = tracked
         self._domain = domain
         self.name = name
         self.pid = pid
@@ -197,11 +199,12 @@ class Process:
     def touch(self, start: int, stop: int) -> None:
         """The owner wrote pages start to stop - 1 with plain numpy: counts a fault for each.
 
-        Whether a page changed is seen at its next visit, touched or not.
+        Whether a page changed is seen at its next visit, touched or not; only tracked memory is not looked at
+        again before it is touched, wherever it is mapped.
         """
         start, stop = self._range(start, stop)
         with self._host.lock:
-            _ = self._alive
+            self._alive.touch(start, stop)
             self.faults += stop - start
 
     def map(self, region: Region) -> None:
@@ -214,7 +217,7 @@ class Process:
             raise InvalidMemory(f"region is a {type(region).__name__}, expected a Region")
         (run,) = as_page_runs(region, page_size=self._host.page_size, nr_nodes=self._host.nr_nodes)
         with self._host.lock:
-            self._alive.map(run, is_immutable=self._immutable)
+            self._alive.map(run, is_immutable=self._immutable, is_tracked=self._tracked)
             self._runs = sorted([*self._runs, run], key=lambda each: each.address)
             self._host.changed()
 
@@ -304,6 +307,7 @@ class Process:
                 pid=None,
                 domain=self._domain,
                 immutable=self._immutable,
+                tracked=self._tracked,
                 frozen=False,
                 runtime_ms=0,
             )

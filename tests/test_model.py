@@ -47,11 +47,12 @@ class Array:
     pages: Pages
     cells: list[Cell]
     immutable: bool
+    tracked: bool = False
 
     @classmethod
-    def of(cls, picture: list[str], page_size: int, immutable: bool) -> Array:
+    def of(cls, picture: list[str], page_size: int, immutable: bool, tracked: bool = False) -> Array:
         array = pages(" ".join(picture), page_size)
-        return cls(array, [Cell(row.tobytes()) for row in array], immutable)
+        return cls(array, [Cell(row.tobytes()) for row in array], immutable, tracked)
 
 
 @dataclass(eq=False)
@@ -61,6 +62,7 @@ class Both:
     process: lksm.Process
     space: Space
     immutable: bool
+    tracked: bool
     end: int  # the first address after its regions
 
 
@@ -174,10 +176,11 @@ class EngineAndModel(RuleBasedStateMachine):
             self.certain = self.windows_certain = False
         return True
 
-    def add(self, process: lksm.Process, space: Space, immutable: bool) -> None:
+    def add(self, process: lksm.Process, space: Space, immutable: bool, tracked: bool) -> None:
         regions = process.regions
         last = max(regions, key=lambda region: region.address)
-        self.all.append(Both(process, space, immutable, last.address + self.nr_pages(last) * self.page_size))
+        end = last.address + self.nr_pages(last) * self.page_size
+        self.all.append(Both(process, space, immutable, tracked, end))
 
     def nr_pages(self, region: lksm.Region) -> int:
         return len(region.rows) if region.rows is not None else region.array.nbytes // self.page_size
@@ -200,6 +203,7 @@ class EngineAndModel(RuleBasedStateMachine):
         rows=st.lists(st.integers(-1, 5), min_size=1, max_size=6),
         node=fractions,
         domain=st.sampled_from([0, 0, 0, 7]),
+        tracked=st.booleans(),
     )
     def attach(
         self,
@@ -211,14 +215,15 @@ class EngineAndModel(RuleBasedStateMachine):
         rows: list[int],
         node: float = 0.0,
         domain: int = 0,
+        tracked: bool = False,
     ) -> None:
         lies_on = int(node * self.nodes)
-        array = Array.of(picture, self.page_size, immutable)
+        array = Array.of(picture, self.page_size, immutable, tracked)
         self.arrays.append(array)
         cells: list[Cell | None] = list(array.cells)
         memory: Memory = array.pages
         if form in ("list", "gap"):
-            second = Array.of(picture[::-1], self.page_size, immutable)
+            second = Array.of(picture[::-1], self.page_size, immutable, tracked)
             self.arrays.append(second)
             cells += second.cells
             memory = [array.pages, second.pages]
@@ -238,11 +243,12 @@ class EngineAndModel(RuleBasedStateMachine):
             mergeable=mergeable,
             frozen=frozen,
             immutable=immutable,
+            tracked=tracked,
             node=lies_on,
             domain=domain,
         )
         space = self.model.attach(cells, mergeable=mergeable, frozen=frozen, node=lies_on, domain=domain)
-        self.add(process, space, immutable)
+        self.add(process, space, immutable, tracked)
 
     @precondition(lambda self: self.has_room() and self.arrays)
     @rule(which=fractions, first=fractions, mergeable=st.sampled_from([None, True]))
@@ -250,8 +256,11 @@ class EngineAndModel(RuleBasedStateMachine):
         """The same array, or the end of it, once more: its pages are one with the ones there already."""
         array = self.arrays[int(which * len(self.arrays))]
         skip = int(first * len(array.cells))
-        process = self.engine.attach(array.pages[skip:], mergeable=mergeable, immutable=array.immutable)
-        self.add(process, self.model.attach(list(array.cells[skip:]), mergeable=mergeable), array.immutable)
+        process = self.engine.attach(
+            array.pages[skip:], mergeable=mergeable, immutable=array.immutable, tracked=array.tracked
+        )
+        space = self.model.attach(list(array.cells[skip:]), mergeable=mergeable)
+        self.add(process, space, array.immutable, array.tracked)
 
     @precondition(lambda self: self.has_room() and self.model.max_page_sharing < 256)
     @rule(word=words, immutable=st.booleans())
@@ -272,7 +281,8 @@ class EngineAndModel(RuleBasedStateMachine):
         parent = self.pick(which)
         child = parent.process.fork()
         child.thaw()
-        self.all.append(Both(child, self.model.fork(parent.space), parent.immutable, parent.end))
+        space = self.model.fork(parent.space)
+        self.all.append(Both(child, space, parent.immutable, parent.tracked, parent.end))
 
     @precondition(has_processes)
     @rule(which=fractions)
@@ -315,6 +325,17 @@ class EngineAndModel(RuleBasedStateMachine):
             return
         array.pages[number] = np.frombuffer(content(word, self.page_size), np.uint8)
         self.model.write(array.cells[number], content(word, self.page_size))
+        if array.tracked:
+            self.tell(array.cells[number])
+
+    def tell(self, cell: Cell) -> None:
+        """One of the processes that map a tracked page tells that it was written."""
+        for both in self.all:
+            for number, page in enumerate(both.space.pages):
+                if page.cell is cell and page.present:
+                    both.process.touch(number, number + 1)
+                    both.space.faults += 1
+                    return
 
     @precondition(has_processes)
     @rule(which=fractions, where=fractions, word=words, whole=st.booleans())
@@ -347,7 +368,7 @@ class EngineAndModel(RuleBasedStateMachine):
         nr_pages, size = len(both.space.pages), len(picture) * self.page_size
         if nr_pages > 12:
             return
-        array = Array.of(picture, self.page_size, both.immutable)
+        array = Array.of(picture, self.page_size, both.immutable, both.tracked)
         self.arrays.append(array)
         address = both.end + gap * self.page_size
         first = min(region.address for region in both.process.regions)
@@ -374,7 +395,7 @@ class EngineAndModel(RuleBasedStateMachine):
         taken = zip(addresses, both.space.pages, strict=True)
         if any(page.present for other, page in taken if other == address):
             return
-        array = Array.of([word], self.page_size, both.immutable)
+        array = Array.of([word], self.page_size, both.immutable, both.tracked)
         self.arrays.append(array)
         at = sum(self.nr_pages(region) for region in both.process.regions if region.address <= address)
         both.process.map(lksm.Region(address, array.pages))

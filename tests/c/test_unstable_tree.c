@@ -172,6 +172,72 @@ static void test_kept_pages_leave(void)
 	destroy_trio(&trio);
 }
 
+/* Tracked pages are looked at again when they were written or touched, wherever they are mapped, and only then. */
+static void test_tracked_pages(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	uint8_t *pages = make_pages(engine, "aabc0");
+	struct mm_slot *processes[3];
+	struct lksm_region region = { .pages = pages, .nr_array_pages = 5, .nr_pages = 5, .is_tracked = true };
+	lksm_set_use_zero_pages(engine, true);
+	for (uint32_t i = 0; i < 3; i++) {	/* the last one in a domain of its own */
+		EXPECT_EQUAL(lksm_process_create(engine, i / 2, &processes[i]), LKSM_OK);
+		EXPECT_EQUAL(lksm_process_map(processes[i], &region), LKSM_OK);
+	}
+	full(engine);
+	EXPECT_COUNTERS(engine, 2, 2, 4);
+	EXPECT_EQUAL(counters_of(engine).zero_pages, 3);
+	struct lksm_counters before = counters_of(engine);
+	full(engine);
+	EXPECT_EQUAL(counters_of(engine).bytes_compared, before.bytes_compared);
+	EXPECT_EQUAL(counters_of(engine).bytes_hashed, before.bytes_hashed);
+	/* Written behind the engine's back: it does not look, until it is told by any of them. */
+	for (int page = 1; page < 5; page++)
+		fill_page(engine, pages + page * 256, 'w' + (char)page);
+	full(engine);
+	EXPECT_COUNTERS(engine, 2, 2, 4);
+	EXPECT_EQUAL(lksm_process_touch(processes[1], 1, 6), LKSM_INVALID);
+	EXPECT_EQUAL(lksm_process_touch(processes[1], 1, 5), LKSM_OK);
+	EXPECT_SOUND(engine);
+	full(engine);
+	EXPECT_COUNTERS(engine, 2, 0, 8);
+	EXPECT_EQUAL(counters_of(engine).zero_pages, 0);
+	/* Through the engine no telling is needed. */
+	write_page(processes[0], 1, 'a');
+	full(engine);
+	EXPECT_COUNTERS(engine, 2, 2, 6);
+	write_page(processes[2], 3, 'a');
+	full(engine);
+	EXPECT_COUNTERS(engine, 2, 4, 4);
+	struct mm_slot *child = NULL;
+	EXPECT_EQUAL(lksm_process_fork(processes[0], &child), LKSM_OK);
+	full(engine);
+	write_page(child, 0, 'q');
+	write_page(processes[0], 1, 'q');
+	full(engine);
+	EXPECT_SOUND(engine);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* Memory of which two promises are made is immutable: its bytes may be lent. */
+static void test_immutable_is_not_tracked(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	uint8_t *pages = make_pages(engine, "aa");
+	struct mm_slot *process;
+	struct lksm_region region = {
+		.pages = pages, .nr_array_pages = 2, .nr_pages = 2, .is_tracked = true, .is_immutable = true
+	};
+	EXPECT_EQUAL(lksm_process_create(engine, 0, &process), LKSM_OK);
+	EXPECT_EQUAL(lksm_process_map(process, &region), LKSM_OK);
+	EXPECT(!process->regions[0]->is_tracked);
+	full(engine);
+	EXPECT_EQUAL(engine->memory.reserved[LKSM_FOR_FRAMES], 0);
+	DESTROY(engine);
+	free(pages);
+}
+
 static uint8_t *rewritten[2];
 
 static void rewrite(void *letters)
@@ -207,6 +273,8 @@ int main(void)
 		TEST(test_the_gate_holds_back_a_kept_page),
 		TEST(test_knobs_end_it),
 		TEST(test_kept_pages_leave),
+		TEST(test_tracked_pages),
+		TEST(test_immutable_is_not_tracked),
 		TEST(test_rewritten_to_a_kept_content),
 	};
 	return run_tests(tests, NR_TESTS(tests));

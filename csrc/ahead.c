@@ -3,6 +3,7 @@
  */
 #include "ahead.h"
 
+#include "filter.h"
 #include "index.h"
 #include "mm_slot.h"
 #include "smart_scan.h"
@@ -27,10 +28,12 @@ bool ahead_sample(const struct engine *engine, uint64_t page, const uint8_t *byt
 	return true;
 }
 
-/* Where a page is if its visit will need its key; else NULL. */
-static const uint8_t *bytes_if_looked_at(const struct region *region, uint64_t page)
+/* Where a page is if its visit will need its key; else NULL. @filter: what its region asks, or NULL. */
+static const uint8_t *bytes_if_looked_at(const struct region *region, const struct filter *filter, uint64_t page)
 {
 	if (page >= region->nr_pages || (region->flags[page] & (PAGE_MERGEABLE | PAGE_ZERO)) != PAGE_MERGEABLE)
+		return NULL;
+	if (filter && !filter_has(filter, page))
 		return NULL;
 	uint32_t ref = item_find(region, page);
 	if (ref) {
@@ -71,19 +74,20 @@ void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 {
 	const struct index *index = region->slot->index;
 	const struct trees *trees = &index->trees[index_tree(index, region->node)];	/* of pages that were not moved */
+	const struct filter *filter = filter_in_use(region);
 	const uint8_t *bytes;
 	uint64_t sample;
 
-	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_LINES)) != NULL)
+	if ((bytes = bytes_if_looked_at(region, filter, page + ASK_FOR_LINES)) != NULL)
 		page_prefetch_sample(&engine->rules, bytes);
-	if ((bytes = bytes_if_looked_at(region, page + TAKE_SAMPLE)) != NULL)
+	if ((bytes = bytes_if_looked_at(region, filter, page + TAKE_SAMPLE)) != NULL)
 		take_sample(engine, trees, page + TAKE_SAMPLE, bytes);
-	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_OBJECT)) != NULL &&
+	if ((bytes = bytes_if_looked_at(region, filter, page + ASK_FOR_OBJECT)) != NULL &&
 	    ahead_sample(engine, page + ASK_FOR_OBJECT, bytes, &sample)) {
 		forest_prefetch_object(&trees->stable, sample);
 		forest_prefetch_object(&trees->unstable, sample);
 	}
-	if ((bytes = bytes_if_looked_at(region, page + ASK_FOR_TWIN)) != NULL &&
+	if ((bytes = bytes_if_looked_at(region, filter, page + ASK_FOR_TWIN)) != NULL &&
 	    ahead_sample(engine, page + ASK_FOR_TWIN, bytes, &sample))
 		ask_for_twin(engine, trees, bytes, sample);
 }

@@ -54,6 +54,7 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 	engine->max_page_sharing = options->max_page_sharing;
 	engine->merge_window = options->merge_window;
 	engine->gate_first = options->gate_first;
+	engine->filter_maturity = options->filter_maturity;
 	*engine_ret = engine;
 	return LKSM_OK;
 }
@@ -124,6 +125,11 @@ void lksm_set_prune_delay(struct engine *engine, uint32_t millisecs)
 void lksm_set_use_zero_pages(struct engine *engine, bool is_on)
 {
 	engine->use_zero_pages = is_on;
+}
+
+void lksm_set_unfiltered(struct engine *engine, bool is_on)
+{
+	engine->is_unfiltered = is_on;
 }
 
 /* --- processes ------------------------------------------------------------------------------- */

@@ -3,6 +3,7 @@
  */
 #include "ahead.h"
 
+#include "filter.h"
 #include "index.h"
 #include "mm_slot.h"
 #include "smart_scan.h"
@@ -14,79 +15,86 @@ void ahead_reset(struct engine *engine)
 	memset(&engine->ahead, 0, sizeof(engine->ahead));
 }
 
-/* Notes where a page is if its visit will need its key, and asks for the lines that this takes. */
-static void ask_for_lines(struct engine *engine, const struct region *region, uint64_t page)
+/* Will the visit of a mergeable page need its key? */
+static bool needs_key(const struct engine *engine, const struct rmap_item *item)
 {
-	struct ahead *ahead = &engine->ahead;
-	uint64_t i = page % (2 * AHEAD_PAGES);
+	if (item->is_settled || item->is_alias || item->state == ITEM_STABLE)
+		return false;
+	return !engine->smart_scan || !smart_scan_will_skip(item);
+}
 
-	ahead->pages[i].bytes = NULL;
-	ahead->pages[i].is_kept = false;
-	if ((region->flags[page] & (PAGE_MERGEABLE | PAGE_ZERO)) != PAGE_MERGEABLE)
+/* Notes where a page is if its visit will need its key, and asks for the lines that this takes. */
+static void ask_for_lines(struct engine *engine, const struct region *region, const struct filter *filter, uint64_t page)
+{
+	struct ahead_page *ahead = ahead_page(engine, page);
+
+	*ahead = (struct ahead_page){ 0 };
+	if ((region->flags[page] & (PAGE_MERGEABLE | PAGE_ZERO)) != PAGE_MERGEABLE || (filter && !filter_has(filter, page)))
 		return;
 	uint32_t ref = item_find(region, page);
 	const struct rmap_item *item = ref ? item_at(&engine->items, ref) : NULL;
-	if (item && (item->is_settled || item->is_alias || item->state == ITEM_STABLE || (engine->smart_scan && smart_scan_will_skip(item))))
+	if (item && !needs_key(engine, item))
 		return;
-	ahead->pages[i].bytes = region_page(region, page);
-	ahead->pages[i].is_kept = item && item->has_key;
-	if (ahead->pages[i].is_kept)
-		ahead->pages[i].key = item->key;
+	ahead->bytes = region_page(region, page);
+	ahead->is_kept = item && item->has_key;
+	if (ahead->is_kept)
+		ahead->key = item->key;
 	else
-		page_prefetch_sample(&engine->rules, ahead->pages[i].bytes);
+		page_prefetch_sample(&engine->rules, ahead->bytes);
 }
 
-static void ask_for_twin(const struct engine *engine, const struct trees *trees, const uint8_t *bytes, uint64_t key)
+static void ask_for_roots(const struct engine *engine, const struct trees *trees, struct ahead_page *ahead)
 {
-	const uint8_t *twin = forest_peek(&trees->stable, key);
+	if (!ahead->is_kept)
+		ahead->key = page_sample(&engine->rules, ahead->bytes);
+	forest_prefetch_root(&trees->stable, ahead->key);
+	forest_prefetch_root(&trees->unstable, ahead->key);
+	forest_prefetch_root(&trees->kept, ahead->key);
+}
+
+static void ask_for_objects(const struct trees *trees, const struct ahead_page *ahead)
+{
+	forest_prefetch_object(&trees->stable, ahead->key);
+	forest_prefetch_object(&trees->unstable, ahead->key);
+	forest_prefetch_object(&trees->kept, ahead->key);
+}
+
+static void ask_for_twin(const struct engine *engine, const struct trees *trees, const struct ahead_page *ahead)
+{
+	const uint8_t *twin = forest_peek(&trees->stable, ahead->key);
 	if (!twin)
-		twin = forest_peek(&trees->unstable, key);
+		twin = forest_peek(&trees->unstable, ahead->key);
 	if (!twin)
-		twin = forest_peek(&trees->kept, key);
+		twin = forest_peek(&trees->kept, ahead->key);
 	if (!twin)
 		return;
 	uint64_t size = engine->rules.page_size < TWIN_LINES * LINE_SIZE ? engine->rules.page_size
 									 : TWIN_LINES * LINE_SIZE;
 	for (uint64_t at = 0; at < size; at += LINE_SIZE) {
 		__builtin_prefetch(twin + at);
-		__builtin_prefetch(bytes + at);
+		__builtin_prefetch(ahead->bytes + at);
 	}
 }
 
-void ahead_look(struct engine *engine, const struct region *region, uint64_t page)
+void ahead_look(struct engine *engine, const struct region *region, uint64_t start)
 {
-	struct ahead *ahead = &engine->ahead;
 	const struct index *index = region->slot->index;
 	const struct trees *trees = &index->trees[index_tree(index, region->node)];	/* of pages that were not moved */
-	uint64_t end = page + AHEAD_PAGES < region->nr_pages ? page + AHEAD_PAGES : region->nr_pages;
-	bool goes_on = region == ahead->region && page == ahead->end;
+	const struct filter *filter = filter_in_use(region);
+	uint64_t end = start + AHEAD_PAGES < region->nr_pages ? start + AHEAD_PAGES : region->nr_pages;
+	bool goes_on = region == engine->ahead.region && start == engine->ahead.end;
 
-	for (uint64_t i = page; !goes_on && i < end; i++)
-		ask_for_lines(engine, region, i);
-	for (uint64_t i = end; i < end + AHEAD_PAGES && i < region->nr_pages; i++)
-		ask_for_lines(engine, region, i);
-	ahead->region = region;
-	ahead->end = end;
-
-	uint64_t first = page % (2 * AHEAD_PAGES), nr_pages = end - page;
-#define EACH_PAGE (uint64_t i = first, n = nr_pages; n--; i = (i + 1) % (2 * AHEAD_PAGES))
-	for EACH_PAGE {
-		if (!ahead->pages[i].bytes)
-			continue;
-		if (!ahead->pages[i].is_kept)
-			ahead->pages[i].key = page_sample(&engine->rules, ahead->pages[i].bytes);
-		forest_prefetch_root(&trees->stable, ahead->pages[i].key);
-		forest_prefetch_root(&trees->unstable, ahead->pages[i].key);
-		forest_prefetch_root(&trees->kept, ahead->pages[i].key);
-	}
-	for EACH_PAGE {
-		if (!ahead->pages[i].bytes)
-			continue;
-		forest_prefetch_object(&trees->stable, ahead->pages[i].key);
-		forest_prefetch_object(&trees->unstable, ahead->pages[i].key);
-		forest_prefetch_object(&trees->kept, ahead->pages[i].key);
-	}
-	for EACH_PAGE
-		if (ahead->pages[i].bytes)
-			ask_for_twin(engine, trees, ahead->pages[i].bytes, ahead->pages[i].key);
+	for (uint64_t page = goes_on ? end : start; page < end + AHEAD_PAGES && page < region->nr_pages; page++)
+		ask_for_lines(engine, region, filter, page);
+	engine->ahead.region = region;
+	engine->ahead.end = end;
+	for (uint64_t page = start; page < end; page++)
+		if (ahead_page(engine, page)->bytes)
+			ask_for_roots(engine, trees, ahead_page(engine, page));
+	for (uint64_t page = start; page < end; page++)
+		if (ahead_page(engine, page)->bytes)
+			ask_for_objects(trees, ahead_page(engine, page));
+	for (uint64_t page = start; page < end; page++)
+		if (ahead_page(engine, page)->bytes)
+			ask_for_twin(engine, trees, ahead_page(engine, page));
 }

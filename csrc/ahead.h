@@ -16,6 +16,11 @@ void ahead_reset(struct engine *engine);
 /* Looks into a window that begins at @page of @region, and asks for lines of the one behind it. */
 void ahead_look(struct engine *engine, const struct region *region, uint64_t page);
 
+static inline struct ahead_page *ahead_page(struct engine *engine, uint64_t page)
+{
+	return &engine->ahead.pages[page % (2 * AHEAD_PAGES)];
+}
+
 /* @page of @region is about to be visited. */
 static inline void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 {
@@ -24,12 +29,12 @@ static inline void ahead_of(struct engine *engine, const struct region *region, 
 }
 
 /* The sample of the page at @bytes, a region's page number @page, if it was taken in this batch. */
-static inline bool ahead_sample(const struct engine *engine, uint64_t page, const uint8_t *bytes, uint64_t *sample_ret)
+static inline bool ahead_sample(struct engine *engine, uint64_t page, const uint8_t *bytes, uint64_t *sample_ret)
 {
-	uint64_t i = page % (2 * AHEAD_PAGES);
-	if (engine->ahead.pages[i].bytes != bytes || engine->ahead.pages[i].is_kept)
+	const struct ahead_page *ahead = ahead_page(engine, page);
+	if (ahead->bytes != bytes || ahead->is_kept)
 		return false;
-	*sample_ret = engine->ahead.pages[i].key;
+	*sample_ret = ahead->key;
 	return true;
 }
 

@@ -7,6 +7,7 @@
  */
 #include "check.h"
 
+#include "filter.h"
 #include "mm_slot.h"
 #include "stable_tree.h"
 #include "zero.h"
@@ -327,6 +328,7 @@ struct counts {
 	uint64_t zero;			/* pages on the zero frame */
 	uint64_t zero_aliased;		/* of these, in regions over the same bytes */
 	double zero_addresses;		/* of those: each adds its share */
+	double filters;			/* that regions have: each of these adds its share */
 };
 
 static void check_item(struct checker *checker, const struct region *region, uint64_t page, struct counts *counts)
@@ -383,6 +385,19 @@ static void check_zero_page(struct checker *checker, const struct region *region
 	       region->address, page);
 }
 
+/* I20: a region that has a filter is one that is scanned, and the filter is that of a key of its domain. */
+static void check_region_filter(struct checker *checker, const struct region *region, struct counts *counts)
+{
+	const struct filter *filter = region->filter;
+	if (!filter)
+		return;
+	counts->filters += filter->nr_regions ? 1.0 / (double)filter->nr_regions : 0;
+	expect(checker, region->nr_present && !region->is_excluded,
+	       "I20 region at %#" PRIx64 ": has a filter though nothing of it is scanned", region->address);
+	expect(checker, filter_find(&region->slot->index->filters, filter->key, filter->role) == filter,
+	       "I20 region at %#" PRIx64 ": its filter is not found by its key", region->address);
+}
+
 static void check_region(struct checker *checker, const struct region *region, uint64_t position,
 			 uint64_t first_page, struct counts *counts)
 {
@@ -416,6 +431,7 @@ static void check_region(struct checker *checker, const struct region *region, u
 	expect(checker, counts->zero - nr_zero == region->nr_zero,
 	       "I16 region at %#" PRIx64 ": %" PRIu64 " pages on the zero frame, count says %" PRIu64, region->address,
 	       counts->zero - nr_zero, region->nr_zero);
+	check_region_filter(checker, region, counts);
 	for (uint64_t first = 0; first < region->nr_pages; first += POOL_CHUNK_OBJECTS) {
 		uint32_t id = region->blocks[first >> POOL_CHUNK_SHIFT];
 		if (!id)
@@ -554,6 +570,41 @@ static void check_zero(struct checker *checker, const struct index *index, const
 	       index->zero_saved, nr_alone + nr_addresses);
 }
 
+static void check_filter(struct checker *checker, const struct filter *filter)
+{
+	const struct engine *engine = checker->engine;
+	uint64_t nr_bits = 0;
+	for (uint64_t i = 0; i < filter->nr_words; i++)
+		nr_bits += (uint64_t)__builtin_popcountll(filter->words[i]);
+	expect(checker, nr_bits == filter->nr_bits && nr_bits <= filter->nr_merges,
+	       "I20 filter of key %" PRIu64 ": %" PRIu64 " bits, count says %" PRIu64 " of %" PRIu64 " merges", filter->key,
+	       nr_bits, filter->nr_bits, filter->nr_merges);
+	expect(checker, !nr_bits || !filter_is_conflicted(filter), "I20 filter of key %" PRIu64 ": given up but has bits",
+	       filter->key);
+	expect(checker, (filter->words == &filter->first_word) == (filter->nr_words == 1),
+	       "I20 filter of key %" PRIu64 ": %" PRIu64 " words are not where they belong", filter->key, filter->nr_words);
+	expect(checker, filter->birth <= engine->crawl_round,
+	       "I20 filter of key %" PRIu64 ": made in round %" PRIu64 " of %" PRIu64, filter->key, filter->birth,
+	       engine->crawl_round);
+}
+
+/* The filters of a domain are those that its regions have. */
+static void check_filters(struct checker *checker, const struct index *index, const struct counts *counts)
+{
+	const struct filter_map *map = &index->filters;
+	uint64_t nr_filters = 0;
+	for (uint64_t i = 0; i < map->nr_chains; i++)
+		for (const struct filter *filter = map->chains[i]; filter && nr_filters <= map->nr_filters;
+		     filter = filter->next) {
+			nr_filters++;
+			check_filter(checker, filter);
+		}
+	double nr_wrong = counts->filters - (double)nr_filters;
+	expect(checker, nr_filters == map->nr_filters && nr_wrong > -1e-6 && nr_wrong < 1e-6,
+	       "I20 domain %u: %" PRIu64 " filters for %.1f, count says %" PRIu64, index->domain, nr_filters,
+	       counts->filters, map->nr_filters);
+}
+
 /* Copies made for forked pages; one with several users is counted once, as their shares add up. */
 static void count_copies(struct checker *checker)
 {
@@ -590,6 +641,7 @@ uint64_t check(struct engine *engine, char *text, size_t size)
 			nr_slots++;
 		}
 		check_zero(&checker, index, &counts);
+		check_filters(&checker, index, &counts);
 		checker.nr_stable += counts.stable;
 		expect(&checker, nr_slots == index->nr_slots, "I13 domain %u: %" PRIu64 " processes, count says %" PRIu64,
 		       index->domain, nr_slots, index->nr_slots);

@@ -6,6 +6,7 @@
  */
 #include "fork.h"
 
+#include "filter.h"
 #include "merge.h"
 #include "mm_slot.h"
 #include "physical.h"
@@ -21,6 +22,7 @@
 static void share_pages(struct region *copy, const struct region *original)
 {
 	copy->is_forked = true;
+	filter_share(copy, original);
 	for (uint64_t page = 0; page < copy->nr_pages; page++)
 		region_set_flags(copy, page, original->flags[page] & ~PAGE_ZERO);
 	for (uint64_t page = 0; copy->copies && page < copy->nr_pages; page++) {

@@ -3,6 +3,7 @@
  */
 #include "index.h"
 
+#include "filter.h"
 #include "mm_slot.h"
 #include "zero.h"
 
@@ -40,6 +41,7 @@ struct index *index_get(struct engine *engine, uint32_t domain)
 	keyset_init(&index->deepened, &engine->memory);
 	physical_init(&index->physical, &engine->memory, &engine->items, item_bytes);
 	zero_map_init(&index->zero, &engine->memory);
+	filter_map_init(&index->filters, &engine->memory);
 	index->next = engine->indexes;
 	engine->indexes = index;
 	return index;
@@ -64,6 +66,7 @@ void index_put(struct index *index)
 	keyset_deinit(&index->deepened);
 	physical_deinit(&index->physical);
 	zero_map_deinit(&index->zero);
+	filter_map_deinit(&index->filters);
 	memory_free(&engine->memory, LKSM_FOR_ENGINE, index, sizeof(*index));
 }
 
@@ -73,6 +76,9 @@ void tally_add(struct tally *sum, const struct tally *tally)
 	sum->broken += tally->broken;
 	sum->pages_scanned += tally->pages_scanned;
 	sum->pages_skipped += tally->pages_skipped;
+	sum->shares.data += tally->shares.data;
+	sum->shares.bss += tally->shares.bss;
+	sum->shares.conflicted += tally->shares.conflicted;
 	sum->work.bytes_compared += tally->work.bytes_compared;
 	sum->work.bytes_hashed += tally->work.bytes_hashed;
 }

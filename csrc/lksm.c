@@ -55,6 +55,7 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 	engine->max_page_sharing = options->max_page_sharing;
 	engine->merge_window = options->merge_window;
 	engine->gate_first = options->gate_first;
+	engine->filter_maturity = options->filter_maturity;
 	*engine_ret = engine;
 	return LKSM_OK;
 }
@@ -139,6 +140,11 @@ void lksm_set_use_zero_pages(struct engine *engine, bool is_on)
 	if (is_on != engine->use_zero_pages)
 		drop_kept(engine);
 	engine->use_zero_pages = is_on;
+}
+
+void lksm_set_unfiltered(struct engine *engine, bool is_on)
+{
+	engine->is_unfiltered = is_on;
 }
 
 /* --- processes ------------------------------------------------------------------------------- */

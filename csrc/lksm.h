@@ -36,7 +36,8 @@ enum lksm_reason {
 	LKSM_ABSENT,
 	LKSM_ZERO,
 	LKSM_OTHER_NODE,
-	LKSM_OTHER_DOMAIN
+	LKSM_OTHER_DOMAIN,
+	LKSM_SKIPPED
 };
 
 /* What an engine's memory is for; the index of lksm_memory()'s result. */
@@ -48,6 +49,7 @@ enum lksm_purpose {
 	LKSM_FOR_ROOTS,		/* the roots of the forests */
 	LKSM_FOR_KEYS,		/* deepened keys */
 	LKSM_FOR_PHYSICAL,	/* which pages lie at one address, which of these are on the zero frame */
+	LKSM_FOR_FILTERS,	/* at which offsets pages of regions with a key have merged */
 	LKSM_FOR_FRAMES,	/* copies of pages: stable frames, and pages forked processes wrote */
 	LKSM_FOR_SPARE,		/* room for more of items, nodes and frames */
 	LKSM_NR_PURPOSES
@@ -79,6 +81,7 @@ struct lksm_options {
 	uint32_t nr_nodes;		/* memory nodes that pages may lie on, 1 to LKSM_MAX_NODES */
 	bool gate_first;		/* upstream's order: the gate in every round, and before merged contents */
 	bool is_secure;			/* frames are copies, also of immutable pages: none is ever a page's own bytes */
+	uint64_t filter_maturity;	/* a filter leaves pages out when it is more than so many rounds old */
 	lksm_hash hash;			/* must live as long as the engine, as must the secrets */
 	const void *secret;		/* for keys and checksums: this engine's own */
 	const void *digest_secret;	/* for digests: the same in every engine */
@@ -96,6 +99,8 @@ struct lksm_region {
 	bool is_immutable;		/* the owner promises that the bytes never change */
 	bool is_tracked;		/* or that they change only by lksm_process_write(), or that lksm_process_touch() tells */
 	bool is_excluded;		/* never to be merged */
+	uint64_t filter_key;		/* the same for regions that are one thing in several processes; 0: no filter */
+	bool is_bss;			/* with the same key, another filter */
 };
 
 struct lksm_counters {
@@ -120,6 +125,10 @@ struct lksm_counters {
 	uint64_t round_broken;		/* broken in this round */
 	uint64_t round_pages;		/* pages visited in this round */
 	uint64_t pages_skipped;		/* visits that smart scan left out, so far */
+	uint64_t nr_regions;		/* filters in existence: the kernel calls them regions */
+	uint64_t share_data;		/* merges of pages in regions that have a filter, so far: of data */
+	uint64_t share_bss;		/* of bss */
+	uint64_t share_conflicted;	/* of those whose filter was given up, because their sizes differ */
 	uint64_t bytes_compared;	/* that compares of two pages looked at, so far */
 	uint64_t bytes_hashed;		/* that keys and checksums were taken from, so far */
 	uint64_t zero_pages;		/* pages on the zero frame */
@@ -154,6 +163,7 @@ struct lksm_explanation {
 	int64_t other_process;		/* position of another process or page it is merged with, or -1 */
 	int64_t other_page;
 	bool is_private;		/* written or unmerged since its last visit */
+	bool is_filtered;		/* SKIPPED by its region's filter, else by smart scan */
 };
 
 struct lksm_group {
@@ -184,6 +194,8 @@ void lksm_set_smart_scan(struct engine *engine, bool is_on);
 void lksm_set_prune_delay(struct engine *engine, uint32_t millisecs);
 /* On: a page that is all zeros at its visit goes to the zero frame. Off at first; what is there stays there. */
 void lksm_set_use_zero_pages(struct engine *engine, bool is_on);
+/* On: scans visit what filters would leave out. Off at first. */
+void lksm_set_unfiltered(struct engine *engine, bool is_on);
 
 /* A process without pages, at the end of the order of creation. */
 int lksm_process_create(struct engine *engine, uint32_t domain, struct mm_slot **process_ret);

@@ -30,7 +30,7 @@ static bool follows_zero(const struct visit *visit);
 static bool goes_to_zero(struct engine *engine, const struct visit *visit, const struct look *look);
 static bool is_offered(const struct engine *engine, uint32_t twin_ref);
 static bool may_be_kept(const struct engine *engine, const struct visit *visit);
-static void look_at(const struct engine *engine, const struct visit *visit, struct look *look_ret);
+static void look_at(struct engine *engine, const struct visit *visit, struct look *look_ret);
 static bool has_late_gate(const struct engine *engine, const struct rmap_item *item);
 static bool is_gated(struct engine *engine, const struct visit *visit, struct look *look);
 static void merge_pair(const struct visit *visit, uint32_t twin_ref, const struct look *look);
@@ -177,7 +177,7 @@ static bool is_offered(const struct engine *engine, uint32_t twin_ref)
 }
 
 /* Computes the page's key, or takes the one from its last visit if the bytes cannot have changed. */
-static void look_at(const struct engine *engine, const struct visit *visit, struct look *look_ret)
+static void look_at(struct engine *engine, const struct visit *visit, struct look *look_ret)
 {
 	struct rmap_item *item = visit->item;
 

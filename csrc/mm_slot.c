@@ -7,6 +7,7 @@
 #include "mm_slot.h"
 
 #include "extent.h"
+#include "filter.h"
 #include "index.h"
 #include "zero.h"
 
@@ -109,6 +110,8 @@ void region_set_flags(struct region *region, uint64_t page, uint8_t flags)
 	region->nr_present += !(flags & PAGE_UNMAPPED);
 	region->nr_present -= !(region->flags[page] & PAGE_UNMAPPED);
 	region->flags[page] = flags;
+	if (!region->nr_present)
+		filter_leave(region);
 }
 
 bool region_reserve_nodes(struct region *region)
@@ -177,6 +180,7 @@ static void region_destroy(struct region *region)
 {
 	struct engine *engine = region->slot->engine;
 	extent_remove(region);
+	filter_leave(region);
 	if (region->copies)
 		for (uint64_t page = 0; page < region->nr_pages; page++)
 			region_drop_copy(region, page);
@@ -273,6 +277,8 @@ int mm_slot_map(struct mm_slot *slot, const struct lksm_region *wanted)
 		region_destroy(region);
 		return LKSM_NO_MEMORY;
 	}
+	if (wanted->filter_key && region->nr_present && !region->is_excluded)
+		filter_join(region, wanted->filter_key, wanted->is_bss ? FILTER_BSS : FILTER_DATA);
 	return LKSM_OK;
 }
 
@@ -359,8 +365,10 @@ void mm_slot_set_index(struct mm_slot *slot, struct index *index)
 {
 	assert(!slot->rmap_items);
 	struct index *old = slot->index;
-	for (uint64_t i = 0; i < slot->nr_regions; i++)
+	for (uint64_t i = 0; i < slot->nr_regions; i++) {
 		extent_remove(slot->regions[i]);
+		filter_move(slot->regions[i], index);
+	}
 	slot->index = index;
 	for (uint64_t i = 0; i < slot->nr_regions; i++)
 		extent_add(slot->regions[i]);

@@ -6,7 +6,9 @@
  */
 #include "report.h"
 
+#include "filter.h"
 #include "mm_slot.h"
+#include "smart_scan.h"
 #include "stable_tree.h"
 
 #include <string.h>
@@ -168,6 +170,18 @@ static void explain_unmerged(struct index *index, uint32_t ref, bool across_doma
 	}
 }
 
+/* Do scans leave the page out because nothing has merged at its offset? Not if this round has looked at it. */
+static bool is_filtered(const struct region *region, uint64_t page)
+{
+	const struct engine *engine = region->slot->engine;
+	const struct filter *filter = filter_in_use(region);
+	if (!filter || !filter_leaves_out(filter, region, page))
+		return false;
+	uint32_t ref = item_find(region, page);
+	const struct rmap_item *item = ref ? item_at(&engine->items, ref) : NULL;
+	return !item || item->state != ITEM_UNSTABLE || item->round != engine->scan_round;
+}
+
 struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number, bool across_domains)
 {
 	struct engine *engine = slot->engine;
@@ -196,16 +210,21 @@ struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number, bo
 		explanation.reason = LKSM_OPTED_OUT;
 	} else if (!slot->is_registered || !(region->flags[page] & PAGE_MERGEABLE)) {
 		explanation.reason = LKSM_NOT_REGISTERED;
-	} else if (!item) {
-		explanation.reason = LKSM_NOT_VISITED;
-	} else if (item->is_alias && item->state == ITEM_VOLATILE && alias_target(engine, ref)) {
+	} else if (item && item->is_alias && item->state == ITEM_VOLATILE && alias_target(engine, ref)) {
 		explanation.reason = LKSM_ALREADY_SHARED;
 		name_other(engine, alias_target(engine, ref), &explanation);
+	} else if (is_filtered(region, page)) {
+		explanation.reason = LKSM_SKIPPED;
+		explanation.is_filtered = true;
+	} else if (!item) {
+		explanation.reason = LKSM_NOT_VISITED;
 	} else if (node) {
 		explanation.reason = LKSM_MERGED;
 	} else if (item->state == ITEM_STABLE) {
 		explanation.reason = LKSM_VOLATILE;
 		explanation.is_private = true;
+	} else if (engine->smart_scan && item->state == ITEM_VOLATILE && smart_scan_has_skipped(item)) {
+		explanation.reason = LKSM_SKIPPED;
 	} else {
 		explain_unmerged(slot->index, ref, across_domains, &explanation);
 	}
@@ -358,6 +377,9 @@ void report_counters(const struct engine *engine, int64_t domain, struct lksm_co
 		.pages_skipped = tally.pages_skipped,
 		.bytes_compared = tally.work.bytes_compared,
 		.bytes_hashed = tally.work.bytes_hashed,
+		.share_data = tally.shares.data,
+		.share_bss = tally.shares.bss,
+		.share_conflicted = tally.shares.conflicted,
 	};
 	for (const struct index *index = engine->indexes; index; index = index->next) {
 		if (domain >= 0 && index->domain != domain)
@@ -370,6 +392,7 @@ void report_counters(const struct engine *engine, int64_t domain, struct lksm_co
 		counters.stable_node_dups += index->nr_dups;
 		counters.zero_pages += index->zero_pages;
 		counters.zero_saved += index->zero_saved;
+		counters.nr_regions += index->filters.nr_filters;
 	}
 	for (const struct mm_slot *slot = engine->slots; slot; slot = slot->next) {
 		if (domain >= 0 && slot->index->domain != domain)
@@ -390,6 +413,7 @@ static void add_index_memory(const struct index *index, uint64_t *bytes)
 	bytes[LKSM_FOR_KEYS] += index->deepened.nr_places * sizeof(*index->deepened.keys);
 	bytes[LKSM_FOR_PHYSICAL] += index->physical.nr_places * sizeof(*index->physical.refs) +
 				    index->zero.nr_places * sizeof(*index->zero.addresses);
+	bytes[LKSM_FOR_FILTERS] += filter_map_bytes(&index->filters);
 	for (uint32_t i = 0; i < engine->nr_nodes; i++)
 		bytes[LKSM_FOR_ROOTS] += forest_bytes(&index->trees[i].stable) + forest_bytes(&index->trees[i].unstable) +
 					 forest_bytes(&index->trees[i].kept);

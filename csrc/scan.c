@@ -6,6 +6,7 @@
 #include "scan.h"
 
 #include "ahead.h"
+#include "filter.h"
 #include "merge.h"
 #include "mm_slot.h"
 #include "unstable_tree.h"
@@ -156,10 +157,25 @@ static void begin_pass(struct engine *engine)
 	begin_slot(engine, engine->queue);
 }
 
+/* What the walk asks about the pages of the region under the cursor; NULL: visit them all. */
+static const struct filter *filter_under_cursor(struct cursor *cursor)
+{
+	struct region *region = cursor->region;
+	if (!region->filter)
+		return NULL;
+	if (!cursor->has_met_filter) {
+		if (region->nr_mergeable)
+			filter_look_at_size(region);
+		cursor->is_learning = !region->filter->nr_bits;
+		cursor->has_met_filter = true;
+	}
+	return cursor->is_learning ? NULL : filter_in_use(region);
+}
+
 /*
  * Moves the cursor to the next page to visit. Items of pages that may no longer be merged, or need not be
- * because they still are on the zero frame, go as it passes; slots are closed as they end. False if the
- * cursor reaches the head.
+ * because they still are on the zero frame, go as it passes; those of pages that a filter leaves out stay.
+ * Slots are closed as they end. False if the cursor reaches the head.
  */
 static bool find_page(struct engine *engine)
 {
@@ -168,16 +184,20 @@ static bool find_page(struct engine *engine)
 	while (cursor->slot) {
 		while (cursor->region) {
 			struct region *region = cursor->region;
+			const struct filter *filter = filter_under_cursor(cursor);
 			bool is_idle = !region->nr_mergeable && !region->nr_items;
 			for (; !is_idle && cursor->page < region->nr_pages; cursor->page++) {
-				if (region->flags[cursor->page] & PAGE_MERGEABLE && !zero_is_kept(region, cursor->page))
-					return true;
-				if (item_find(region, cursor->page))
+				if (region->flags[cursor->page] & PAGE_MERGEABLE && !zero_is_kept(region, cursor->page)) {
+					if (!filter || !filter_leaves_out(filter, region, cursor->page))
+						return true;
+				} else if (item_find(region, cursor->page)) {
 					forget_page(region, cursor->page);
+				}
 			}
 			uint64_t next = region->position + 1;
 			cursor->region = next < cursor->slot->nr_regions ? cursor->slot->regions[next] : NULL;
 			cursor->page = 0;
+			cursor->has_met_filter = false;
 		}
 		close_slot(cursor->slot);
 	}

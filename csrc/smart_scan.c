@@ -39,3 +39,9 @@ bool smart_scan_skips(struct rmap_item *item)
 		item->age++;
 	return is_skipped;
 }
+
+bool smart_scan_has_skipped(const struct rmap_item *item)
+{
+	/* Right after a visit that was made there are as many left as its age gave it, later there are fewer. */
+	return item->age > ALWAYS_VISITED && item->remaining_skips < skips_after((uint8_t)(item->age - 1));
+}

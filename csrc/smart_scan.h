@@ -17,4 +17,7 @@ static inline bool smart_scan_will_skip(const struct rmap_item *item)
 	return item->remaining_skips;
 }
 
+/* Was the last visit of a page that is not merged left out? */
+bool smart_scan_has_skipped(const struct rmap_item *item);
+
 #endif

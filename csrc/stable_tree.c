@@ -3,6 +3,7 @@
  */
 #include "stable_tree.h"
 
+#include "filter.h"
 #include "mm_slot.h"
 
 /* --- searching --------------------------------------------------------------------------------- */
@@ -245,7 +246,8 @@ void stable_tree_attach(struct index *index, uint32_t node_ref, uint32_t item_re
 	struct engine *engine = index->engine;
 	struct stable_node *node = node_at(engine, node_ref);
 	struct rmap_item *item = item_at(&engine->items, item_ref);
-	struct mm_slot *slot = item_region(&engine->items, item_ref)->slot;
+	struct region *region = item_region(&engine->items, item_ref);
+	struct mm_slot *slot = region->slot;
 
 	if (node->nr_sharers) {
 		index->pages_sharing++;
@@ -264,6 +266,8 @@ void stable_tree_attach(struct index *index, uint32_t node_ref, uint32_t item_re
 	slot->nr_stable++;
 	node->sharers = item_ref;
 	node->nr_sharers++;
+	if (region->filter)
+		filter_learn(region, item_page(&engine->items, item_ref));
 	if (!node_has_room(engine, node))
 		chain_node_is_full(engine, node_ref);
 }

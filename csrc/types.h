@@ -13,6 +13,8 @@
  * key           64 bits taken from as few bytes of a page as tell it from the others; may say
  *               "different", never "equal"
  * round         one prepared scan, full or partial
+ * filter        at which offsets pages of regions with one key ever merged; when it is mature, scans leave
+ *               out the others
  *
  *   engine -> mm_slot -> region -> rmap_block -> rmap_item --(UNSTABLE)--> index.unstable
  *        \                                             \---(STABLE)----> stable_node's list
@@ -289,6 +291,42 @@ struct zero_map {
 	uint64_t nr_addresses;
 };
 
+enum filter_role {
+	FILTER_DATA,		/* a file's data */
+	FILTER_BSS		/* the zeroed memory behind it */
+};
+
+/* At which offsets pages of regions with one key ever merged. */
+struct filter {
+	struct filter *next;		/* in its chain of the filter map */
+	uint64_t key;			/* given by the caller */
+	enum filter_role role;		/* regions of one key differ by role too */
+	uint32_t nr_conflicts;		/* walks over regions of other sizes; at the second one it is given up */
+	uint64_t nr_regions;		/* that have it */
+	uint64_t birth;			/* rounds prepared when it was made */
+	uint64_t nr_merges;		/* of pages of its regions */
+	uint64_t nr_bits;		/* set; 0: nothing is known, so nothing is left out */
+	uint64_t *words;		/* bit i: a page at offset i has merged */
+	uint64_t nr_words;		/* that exist */
+	uint64_t nr_wanted;		/* words that the largest region takes */
+	uint64_t first_word;		/* the only one, until a page behind it merges */
+};
+
+/* The filters of a domain by key and role. */
+struct filter_map {
+	struct memory *memory;
+	struct filter **chains;
+	uint64_t nr_chains;		/* 0 or a power of two */
+	uint64_t nr_filters;
+};
+
+/* Merges of pages in regions that have a filter, so far, by what they are. */
+struct shares {
+	uint64_t data;
+	uint64_t bss;
+	uint64_t conflicted;		/* their filter was given up */
+};
+
 /* The trees of one memory node; of all of them, if pages merge across nodes. */
 struct trees {
 	struct forest stable;		/* merged contents; their bytes cannot change */
@@ -302,6 +340,7 @@ struct tally {
 	uint64_t broken;		/* pages that left a frame that kept one */
 	uint64_t pages_scanned;		/* visits */
 	uint64_t pages_skipped;		/* visits that smart scan left out */
+	struct shares shares;
 	struct work work;		/* what the visits cost */
 };
 
@@ -316,6 +355,7 @@ struct index {
 	uint32_t extent_root;		/* where its regions lie: extents by address */
 	struct physical_map physical;	/* pages that lie at one address */
 	struct zero_map zero;		/* of these, the ones on the zero frame */
+	struct filter_map filters;	/* what was learned of regions that have a key */
 	uint64_t nr_slots;		/* processes of the domain */
 	uint64_t rmap_items;		/* items in existence */
 	uint64_t pages_shared;		/* stable nodes with a sharer, which is all of them */
@@ -372,6 +412,7 @@ struct region {
 	uint64_t nr_zero;		/* pages on the zero frame */
 	uint64_t first_page;		/* its number in the process */
 	uint64_t position;		/* in slot->regions */
+	struct filter *filter;		/* that of its key; NULL: it is scanned fully */
 	struct extent *extent;		/* where its array lies; NULL for a region that borrows it */
 	struct region *next_in_extent;
 	struct region *previous_in_extent;
@@ -420,15 +461,18 @@ struct mm_slot {
 
 #define AHEAD_PAGES 32			/* in a window, a power of two */
 
-/* What is known of the pages that are visited soon: those of this window and of the next one. */
+/* What is known of a page that is visited soon. */
+struct ahead_page {
+	const uint8_t *bytes;		/* the page; NULL: its visit needs no key */
+	uint64_t key;			/* its sample, or the key it has kept */
+	bool is_kept;			/* @key is kept */
+};
+
+/* The pages of a window, and of the next one. */
 struct ahead {
 	const struct region *region;	/* they are of; NULL: nothing is known */
 	uint64_t end;			/* page after the window that has been looked into */
-	struct {
-		const uint8_t *bytes;	/* the page; NULL: its visit needs no key */
-		uint64_t key;		/* its sample, or the key it has kept */
-		bool is_kept;		/* @key is kept */
-	} pages[2 * AHEAD_PAGES];	/* by page number */
+	struct ahead_page pages[2 * AHEAD_PAGES];	/* by page number */
 };
 
 /* --- the engine ------------------------------------------------------------------------------ */
@@ -437,6 +481,8 @@ struct cursor {
 	struct mm_slot *slot;		/* being scanned; NULL = head: none */
 	struct region *region;		/* of it; NULL = past its last one */
 	uint64_t page;			/* in the region: next to look at */
+	bool has_met_filter;		/* of the region, and looked at its size */
+	bool is_learning;		/* that filter had no bits then: the walk leaves nothing of the region out */
 };
 
 struct engine {
@@ -462,6 +508,8 @@ struct engine {
 	bool smart_scan;		/* pages that do not merge are visited less often */
 	uint32_t prune_millisecs;	/* a chain is left alone for so long after it was made or pruned */
 	bool use_zero_pages;		/* pages of zeros go to the zero frame, from their next visit on */
+	uint64_t filter_maturity;	/* a filter only learns until it is so many rounds old */
+	bool is_unfiltered;		/* filters leave nothing out */
 	uint64_t crawl_round;		/* scans prepared so far */
 	uint64_t scan_round;		/* generation of the unstable trees; 0 after unmerge */
 	struct tally gone;		/* of domains that no process is left in */

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn
@@ -25,6 +25,7 @@ except ImportError as error:
         f"no compiled core beside {__file__}; if this is the source and lksm is installed too, start Python "
         "elsewhere or with -P"
     ) from error
+from ._filter_keys import FilterKeys
 from .errors import BusyError, InvalidMemory, LksmError, OutOfMemory
 from .memory import PageRun
 
@@ -43,6 +44,7 @@ REASON_NAMES: tuple[str, ...] = (
     "ZERO",
     "OTHER_NODE",
     "OTHER_DOMAIN",
+    "SKIPPED",
 )
 PURPOSE_NAMES: tuple[str, ...] = (
     "engine",
@@ -52,6 +54,7 @@ PURPOSE_NAMES: tuple[str, ...] = (
     "roots",
     "keys",
     "physical",
+    "filters",
     "frames",
     "spare",
 )
@@ -157,7 +160,11 @@ def _is_xxh3(found: LentHash) -> bool:
 
 
 class Core:
-    """One engine of the core. Not thread-safe: its owner holds a lock."""
+    """One engine of the core. Not thread-safe: its owner holds a lock.
+
+    filter_maturity: a filter leaves pages out when it is more than so many rounds old; None: no region has a
+    filter, whatever its key.
+    """
 
     def __init__(
         self,
@@ -170,7 +177,9 @@ class Core:
         merge_window: int = 3,
         nr_nodes: int = 1,
         is_secure: bool = False,
+        filter_maturity: int | None = None,
     ) -> None:
+        self.filter_keys = None if filter_maturity is None else FilterKeys()
         lent = lent_hash()
         self.page_size = page_size
         self._secrets = ffi.from_buffer(lent.secret(seed)), ffi.from_buffer(lent.secret(0))
@@ -185,6 +194,7 @@ class Core:
                 "nr_nodes": nr_nodes,
                 "gate_first": gate_first,
                 "is_secure": is_secure,
+                "filter_maturity": filter_maturity or 0,
                 "hash": ffi.cast("lksm_hash", lent.address),
                 "secret": self._secrets[0],
                 "digest_secret": self._secrets[1],
@@ -230,6 +240,9 @@ class Core:
 
     def set_use_zero_pages(self, is_on: bool) -> None:
         lib.lksm_set_use_zero_pages(self._engine, is_on)
+
+    def set_unfiltered(self, is_on: bool) -> None:
+        lib.lksm_set_unfiltered(self._engine, is_on)
 
     def begin_round(self, now: int) -> None:
         lib.lksm_begin_round(self._engine, now)
@@ -307,14 +320,25 @@ class Core:
 class CoreProcess:
     """One mm_slot of the core."""
 
-    def __init__(self, core: Core, slot: Any) -> None:
+    def __init__(self, core: Core, slot: Any, keys: Sequence[Hashable] = ()) -> None:
         self._core = core
         self._slot = slot
+        self._keys = [key for key in keys if self._take(key)]  # one for each region that has a filter
         self.address = _address(slot)
+
+    def _take(self, key: Hashable | None) -> int:
+        """The number of a key, for one more region; 0 if that has no filter."""
+        keys = self._core.filter_keys
+        return 0 if keys is None or key is None else keys.take(key)
+
+    def _give_back(self, key: Hashable) -> None:
+        assert self._core.filter_keys is not None
+        self._core.filter_keys.give_back(key)
 
     def map(self, run: PageRun, *, is_immutable: bool, is_tracked: bool) -> None:
         """The caller keeps the run's arrays alive until the process is destroyed."""
         rows = ffi.NULL if run.rows is None else _pointer("int64_t *", run.rows)
+        number = self._take(run.key)
         region = ffi.new(
             "struct lksm_region *",
             {
@@ -327,21 +351,29 @@ class CoreProcess:
                 "is_immutable": is_immutable,
                 "is_tracked": is_tracked,
                 "is_excluded": bool(run.flags),
+                "filter_key": number,
+                "is_bss": run.role == "bss",
             },
         )
         error = lib.lksm_process_map(self._slot, region)
+        if error and number:
+            self._give_back(run.key)
         if error:
             self._core.fail(error)
+        if number:
+            self._keys.append(run.key)
 
     def fork(self) -> CoreProcess:
         result = ffi.new("struct mm_slot **")
         error = lib.lksm_process_fork(self._slot, result)
         if error:
             self._core.fail(error)
-        return CoreProcess(self._core, result[0])
+        return CoreProcess(self._core, result[0], self._keys)
 
     def destroy(self) -> None:
         lib.lksm_process_destroy(self._slot)
+        while self._keys:
+            self._give_back(self._keys.pop())
 
     def unmap(self, start: int, stop: int) -> None:
         error = lib.lksm_process_unmap(self._slot, start, stop)

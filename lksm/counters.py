@@ -17,9 +17,10 @@ class Counters:
     full_scans: completed full scans. scan_round: the round the unstable tree belongs to.
     scanning_process: registered processes. nr_frozen, nr_scannable: queued processes, by class.
     merged, broken: pages that joined a frame with a sharer, and that left one that kept a sharer, so far.
-    pages_scanned: visits so far. pages_skipped: visits that smart_scan spared. zero_pages: pages on the
-    zero frame; what several processes map (fork) counts for each, but as one saving. bytes_compared,
-    bytes_hashed: the work they took, samples included.
+    pages_scanned: visits so far. pages_skipped: visits that smart_scan spared. nr_regions: filters in
+    existence, one for each domain, key and role of regions. zero_pages: pages on the zero frame; what several
+    processes map (fork) counts for each, but as one saving. bytes_compared, bytes_hashed: the work they took,
+    samples included.
     last_scan_ms, proc_scan_ms: duration of the last scan, and of it per process (integer division).
     general_profit: bytes saved less the engine's bookkeeping, signed.
     """
@@ -38,6 +39,7 @@ class Counters:
     nr_scannable: int
     pages_scanned: int
     pages_skipped: int
+    nr_regions: int
     zero_pages: int
     merged: int
     broken: int

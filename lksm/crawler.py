@@ -139,6 +139,11 @@ def others(slots: Sequence[SlotState]) -> list[int]:
     return [i for _, i in sorted(idle)]
 
 
+def is_sweep(nr_full: int, interval: int) -> bool:
+    """Is the full scan that is prepared, number `nr_full` from 1 on, one that no filter shortens (FD-11)?"""
+    return interval > 0 and nr_full % interval == 0
+
+
 def next_full(
     now: int, requeued: Iterable[SlotState], *, nr_new: int, proc_scan_ms: int, interval_ms: int
 ) -> int:

@@ -81,13 +81,13 @@ class Driver:
 
     # --- now, on this thread
 
-    def crawl(self, mode: Mode) -> int:
+    def crawl(self, mode: Mode, *, unfiltered: bool = False) -> int:
         """Prepares a scan and returns the length of the queue. BusyError while one is unfinished."""
         with self.driving(), self._lock:
             self._check_scannable()
             if self._scheduler.mode is not None:
                 raise BusyError("a scan is unfinished; finish it with scan()")
-            return self._scheduler.prepare(mode, "call")
+            return self._scheduler.prepare(mode, "call", unfiltered=unfiltered)
 
     def scan(self, nr_pages: int) -> int:
         """Visits so many pages of the prepared scan and returns how many there were."""
@@ -95,14 +95,14 @@ class Driver:
             self._check_scannable()
             return self._scheduler.batch(nr_pages)
 
-    def whole(self, mode: Mode) -> ScanReport:
+    def whole(self, mode: Mode, *, unfiltered: bool = False) -> ScanReport:
         """Finishes what is unfinished, then prepares a scan and finishes that."""
         scheduler = self._scheduler
         with self.driving():
             self._check_scannable()
             self._finish()
             with self._lock:
-                nr_queued = scheduler.prepare(mode, "call")
+                nr_queued = scheduler.prepare(mode, "call", unfiltered=unfiltered)
                 number = scheduler.crawl_round
             if nr_queued:
                 self._finish()

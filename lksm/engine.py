@@ -58,6 +58,14 @@ class Engine:
         A crawl leaves out processes that have used less CPU time, in milliseconds (spec 5.4).
     merge_window
         Over how many of its last scans the merges of a process count for that, 1 to 16 (spec 2.7).
+    filter
+        Leave out pages of regions that have a `Region.key`: those at offsets where no page of any region with
+        that key and role, in the same domain, has ever merged (spec 11).
+    filter_maturity
+        A filter only learns until it is more than so many rounds old.
+    filter_sweep_interval
+        Every so many full scans one leaves nothing out, so that filters learn what merges by now. 0: none
+        does by itself.
     auto_join
         Does a crawl register every process that has not opted out, or only those advised mergeable?
     knobs
@@ -82,6 +90,9 @@ class Engine:
         merge_window: int = 3,
         auto_join: bool = True,
         secure: bool = False,
+        filter: bool = False,  # noqa: A002
+        filter_maturity: int = 5,
+        filter_sweep_interval: int = 64,
         **knobs: int,
     ) -> None:
         if policy not in ("lksm", "ksm"):
@@ -94,6 +105,8 @@ class Engine:
         _check_at_least("max_vips", max_vips, 0)
         _check_at_least("short_lived_ms", short_lived_ms, 0)
         _check_at_least("merge_window", merge_window, 1)
+        _check_at_least("filter_maturity", filter_maturity, 0)
+        _check_at_least("filter_sweep_interval", filter_sweep_interval, 0)
         if merge_window > MAX_WINDOW:
             raise ValueError(f"merge_window is {merge_window}, expected 1 to {MAX_WINDOW}")
         is_upstream = policy == "ksm"
@@ -103,7 +116,7 @@ class Engine:
         self._is_upstream = is_upstream
         self.knobs = Knobs({"smart_scan": int(is_upstream), **knobs}, self._lock, self._apply_knob)
         self._check_start_values()
-        self.sysfs = Sysfs(self.knobs, lambda name: int(getattr(self.counters(), name)))
+        self.sysfs = Sysfs(self.knobs, self._show)
         self._core: Core | None = Core(
             page_size=page_size,
             seed=secrets.randbits(64) if seed is None else seed % 2**64,
@@ -113,6 +126,7 @@ class Engine:
             gate_first=is_upstream,
             nr_nodes=nodes,
             is_secure=secure,
+            filter_maturity=min(filter_maturity, 2**63) if filter else None,
         )
         self._core.set_merge_across_nodes(bool(self.knobs.merge_across_nodes))
         self._core.set_smart_scan(bool(self.knobs.smart_scan))
@@ -132,6 +146,7 @@ class Engine:
             max_vips=max_vips,
             short_lived_ms=short_lived_ms,
             auto_join=auto_join,
+            filter_sweep_interval=filter_sweep_interval,
         )
         self._driver = Driver(self._scheduler, self._clock)
         _fork.join(self._driver)
@@ -190,8 +205,8 @@ class Engine:
         immutable
             The owner's promise that the bytes never change: pages are lent, not copied.
         tracked
-            The owner's promise that the bytes change only by `Process.write`, or that `Process.touch` tells. A
-            page that was looked at is not read again before.
+            The owner's promise to write by `Process.write` only, or to tell with `Process.touch`: a page that
+            was looked at is not read again before that.
         frozen
             The task is frozen: its pages bypass the gate (spec 3.2).
         runtime_ms
@@ -265,15 +280,16 @@ class Engine:
 
     # --- scans, one by one -------------------------------------------------------------------------
 
-    def crawl(self, mode: Mode) -> int:
+    def crawl(self, mode: Mode, *, unfiltered: bool = False) -> int:
         """Prepares a scan: registers, queues, begins a round. Returns the length of the queue.
 
         "full": every process. "partial": frozen ones, new ones and those with recent merges (spec 5.6).
+        unfiltered: the scan visits what filters would leave out.
         BusyError while a scan is unfinished, or the threads run. With run 2 nothing is queued.
         """
         if mode not in ("full", "partial"):
             raise ValueError(f"mode is {mode!r}, expected 'full' or 'partial'")
-        return self._driver.crawl(mode)
+        return self._driver.crawl(mode, unfiltered=unfiltered)
 
     def scan(self, nr_pages: int | None = None) -> int:
         """Visits one batch of the prepared scan; the default is the knob `pages_to_scan`.
@@ -286,12 +302,12 @@ class Engine:
             raise ValueError(f"nr_pages is {nr_pages}, expected 0 or more")
         return self._driver.scan(self.knobs.pages_to_scan if nr_pages is None else nr_pages)
 
-    def full(self) -> ScanReport:
+    def full(self, *, unfiltered: bool = False) -> ScanReport:
         """One crawl and its scan to completion, on this thread. An unfinished scan is finished first.
 
-        BusyError while the threads run.
+        unfiltered: it visits what filters would leave out. BusyError while the threads run.
         """
-        return self._driver.whole("full")
+        return self._driver.whole("full", unfiltered=unfiltered)
 
     def partial(self) -> ScanReport:
         """The same as `full`, for a partial scan: who froze, who is new, who merged a lot (spec 5.6)."""
@@ -300,8 +316,8 @@ class Engine:
     def settle(self, max_rounds: int = 16) -> Counters:
         """Full scans until two whole rounds change nothing and no page is on its first look.
 
-        Stops after `max_rounds` in any case. Smart scan is off meanwhile: every page is visited. BusyError
-        while the threads run.
+        Stops after `max_rounds` in any case. Smart scan and filters are off meanwhile: every page is visited.
+        BusyError while the threads run.
         """
         quiet = 0
         with self._driver.driving():
@@ -309,7 +325,7 @@ class Engine:
             try:
                 for _ in range(max_rounds):
                     before = self._tree_counts()
-                    report = self.full()
+                    report = self.full(unfiltered=True)
                     is_quiet = before == self._tree_counts() and not (report.merged or report.broken)
                     quiet = quiet + 1 if is_quiet else 0
                     if quiet == 2:
@@ -502,6 +518,7 @@ class Engine:
                 nr_scannable=now.nr_scannable,
                 pages_scanned=now.pages_scanned,
                 pages_skipped=now.pages_skipped,
+                nr_regions=now.nr_regions,
                 zero_pages=now.zero_pages,
                 merged=now.merged,
                 broken=now.broken,
@@ -511,6 +528,21 @@ class Engine:
                 bytes_compared=now.bytes_compared,
                 bytes_hashed=now.bytes_hashed,
             )
+
+    def _show(self, name: str) -> int | str:
+        """What a read-only file shows."""
+        if name != "region_share":
+            return int(getattr(self.counters(), name))
+        with self._lock:
+            now = self._open.counters(None)
+        shares = {
+            "heap": 0,  # of the caller's regions none is known to be a heap or stack
+            "stack": 0,
+            "file_data": now.share_data,
+            "file_bss": now.share_bss,
+            "conflicted": now.share_conflicted,
+        }
+        return " ".join(f"{kind}:{count}" for kind, count in shares.items())
 
     def page_table(self, process: Process) -> npt.NDArray[np.int64]:
         """int64 (n,): frame id >= 0 (equal ids: merged together), -1 private, -2 on the zero frame, -3 absent
@@ -562,6 +594,7 @@ class Engine:
                 nr_sharers=int(found.nr_sharers),
                 other=other,
                 is_private=bool(found.is_private),
+                is_filtered=bool(found.is_filtered),
                 max_page_sharing=self.knobs.max_page_sharing,
             )
             return explanation(Reason[REASON_NAMES[found.reason]], facts)

@@ -178,6 +178,8 @@ READ_ONLY = (
     "pages_skipped",
     "ksm_zero_pages",
     "general_profit",
+    "nr_regions",
+    "region_share",
 )
 _COUNTERS = {"ksm_zero_pages": "zero_pages"}  # files that have another name than their counter
 
@@ -185,16 +187,16 @@ _COUNTERS = {"ksm_zero_pages": "zero_pages"}  # files that have another name tha
 class Sysfs:
     """The knobs and counters as the kernel's files show them, byte for byte."""
 
-    def __init__(self, knobs: Knobs, counter: Callable[[str], int]) -> None:
+    def __init__(self, knobs: Knobs, show: Callable[[str], int | str]) -> None:
         self._knobs = knobs
-        self._counter = counter
+        self._show = show
 
     def read(self, name: str) -> str:
-        """Decimal text and a newline. KnobError: ENOENT for an unknown name."""
+        """Text and a newline: a number, but for `region_share`. KnobError: ENOENT for an unknown name."""
         if name in SPECS:
             return f"{getattr(self._knobs, name)}\n"
         if name in READ_ONLY:
-            return f"{self._counter(_COUNTERS.get(name, name))}\n"
+            return f"{self._show(_COUNTERS.get(name, name))}\n"
         raise KnobError(errno.ENOENT, f"there is no knob {name!r}")
 
     def write(self, name: str, text: str) -> int:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidMemory
 
+Role = Literal["data", "bss"]
 _ADDRESS_LIMIT = 1 << 64
 
 
@@ -50,6 +51,12 @@ class Region:
         Memory node of the pages.
     flags
         `RegionFlag` bits; any of them keeps the region from being merged.
+    key
+        For engines with `filter=True`: any hashable, equal for regions that are one thing in several
+        processes, (device, inode) of a library say. Page i of each is taken for the same page. None: the
+        region is never filtered.
+    role
+        "data" or "bss": a file's data, or the zeroed memory behind it. One key has a filter for each.
     """
 
     address: int
@@ -57,6 +64,8 @@ class Region:
     rows: npt.NDArray[np.int64] | None = None
     node: int = 0
     flags: RegionFlag = RegionFlag.NONE
+    key: Hashable | None = None
+    role: Role = "data"
 
 
 Memory: TypeAlias = "npt.NDArray[Any] | Sequence[npt.NDArray[Any]] | Sequence[Region] | Region"
@@ -71,6 +80,8 @@ class PageRun:
     rows: npt.NDArray[np.int64] | None
     node: int
     flags: RegionFlag
+    key: Hashable | None
+    role: Role
 
     @property
     def nr_pages(self) -> int:
@@ -128,7 +139,15 @@ def _page_run(region: Region, page_size: int, nr_nodes: int, what: str) -> PageR
         raise InvalidMemory(f"{what}: address {address:#x} is not a multiple of the page size {page_size}")
     node = _integer(region.node, f"{what}: node")
     check_node(node, nr_nodes, f"{what}: ")
-    return PageRun(address, pages, rows, node, RegionFlag(region.flags))
+    if region.role not in get_args(Role):
+        raise InvalidMemory(f"{what}: role is {region.role!r}, expected 'data' or 'bss'")
+    try:
+        hash(region.key)
+    except TypeError:
+        raise InvalidMemory(
+            f"{what}: key is a {type(region.key).__name__}, expected something hashable"
+        ) from None
+    return PageRun(address, pages, rows, node, RegionFlag(region.flags), region.key, region.role)
 
 
 def check_domain(domain: int) -> None:

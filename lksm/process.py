@@ -107,7 +107,9 @@ class Process:
         """
         with self._host.lock:
             _ = self._alive
-            return tuple(Region(r.address, r.pages, r.rows, r.node, r.flags) for r in self._runs)
+            return tuple(
+                Region(r.address, r.pages, r.rows, r.node, r.flags, r.key, r.role) for r in self._runs
+            )
 
     @property
     def domain(self) -> int:

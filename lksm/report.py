@@ -48,6 +48,7 @@ class Facts:
     nr_sharers: int
     other: tuple[str, int] | None
     is_private: bool
+    is_filtered: bool
     max_page_sharing: int
 
 
@@ -73,6 +74,10 @@ def _predicate(reason: Reason, facts: Facts) -> str:
             return "was merged, but was written or unmerged since; its next visit decides anew"
         case Reason.VOLATILE:
             return "is held back: it was new or had changed at its last visit, or its twin had"
+        case Reason.SKIPPED if facts.is_filtered:
+            return "is left out: no page at its offset has merged in any region with the same key"
+        case Reason.SKIPPED:
+            return "was left out at its last visit: smart scan spares pages that many visits have not merged"
         case Reason.NOT_VISITED:
             return "has not been visited by a scan yet"
         case Reason.NOT_REGISTERED:
@@ -94,8 +99,6 @@ def _predicate(reason: Reason, facts: Facts) -> str:
             return "has a twin only in another domain, and pages merge within their domain"
         case Reason.ABSENT:
             return "is absent: not in the dump, not resident, or unmapped"
-        case _:
-            return f"is {reason.value}"
 
 
 def proportional_savings(tables: Sequence[npt.NDArray[np.int64]], page_size: int) -> list[int]:

@@ -62,6 +62,7 @@ class Scheduler:
         max_vips: int,
         short_lived_ms: int,
         auto_join: bool,
+        filter_sweep_interval: int,
     ) -> None:
         self._core = core
         self._knobs = knobs
@@ -74,6 +75,7 @@ class Scheduler:
         self._max_vips = max_vips
         self._short_lived_ms = 0 if is_upstream else short_lived_ms
         self._auto_join = auto_join
+        self._filter_sweep_interval = filter_sweep_interval
         self.processes: list[Process] = []
         self._candidates: dict[Process, None] = {}  # frozen but not registered, in order of freezing
         self._nr_registered = 0
@@ -89,6 +91,7 @@ class Scheduler:
         self._cause: Cause = "call"
         self._serves_request = False
         self._nr_prepared = 0
+        self._nr_full = 0  # full scans among these
         self._began = 0
         self._nap_until = 0
         self._unboosted: int | None = None  # pages_to_scan as it was before a boost
@@ -264,10 +267,11 @@ class Scheduler:
             full_scan_interval=knobs.full_scan_interval,
         )
 
-    def prepare(self, mode: Mode, cause: Cause) -> int:
+    def prepare(self, mode: Mode, cause: Cause, *, unfiltered: bool = False) -> int:
         """Chooses who is scanned and begins a round; returns the length of the queue.
 
-        With run 2 nothing is chosen and no round begins (spec 5.10).
+        With run 2 nothing is chosen and no round begins (spec 5.10). `unfiltered`: filters leave nothing out;
+        nor do they when a full scan is a sweep.
         """
         if not self.may_queue:
             return 0
@@ -282,6 +286,9 @@ class Scheduler:
             self._add_vips(nr_new)
         else:
             self._add_others(now, nr_new)
+        self._nr_full += mode == "full"
+        is_sweep = mode == "full" and crawler.is_sweep(self._nr_full, self._filter_sweep_interval)
+        self._core.set_unfiltered(unfiltered or is_sweep)
         self._core.begin_round(now)
         self._nr_prepared += 1
         self._began = now

@@ -1,6 +1,7 @@
 """The referee: what the engine must do, as a page of dictionaries. It is meant to be obvious, never fast.
 
 A *cell* is one physical page: its bytes. A *space* is a process: a list of *pages*, each looking at a cell.
+Pages lie in *areas*; areas of one key and role have one *filter*: the offsets where a page ever merged.
 Every page that was visited has an *item*, which is volatile, unstable or stable. Merged contents are
 *nodes*: the bytes and the items that share them. Two dictionaries replace the trees: `nodes` from a place to
 the nodes that are there, `unstable` from a place to the candidate of this round. A place is a domain, a
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 Place = tuple[int, int, bytes]
@@ -82,11 +83,44 @@ class Item:
 
 
 @dataclass(eq=False)
+class Filter:
+    """What is known of the areas that have one key (11.1)."""
+
+    birth: int  # rounds prepared when the first of them came
+    nr_words: int  # 64 pages each, for the largest
+    offsets: set[int] = field(default_factory=set)
+    nr_conflicts: int = 0
+
+    @property
+    def is_conflicted(self) -> bool:
+        return self.nr_conflicts >= 2
+
+
+Key = tuple[str, str]  # key and role of an area; its domain is another matter
+
+
+@dataclass(eq=False)
+class Area:
+    """A run of pages of one space."""
+
+    nr_pages: int
+    key: Key | None = None
+
+    @property
+    def nr_words(self) -> int:
+        return max(1, -(-self.nr_pages // 64))
+
+
+@dataclass(eq=False)
 class Page:
-    """One page of a space. `cell` is None if nothing is there; `mapped` is False after unmap."""
+    """One page of a space, the `offset`th of its area. `cell` is None if nothing is there; `mapped` is False
+    after unmap.
+    """
 
     space: Space
     cell: Cell | None
+    area: Area
+    offset: int
     mergeable: bool | None = None  # None: the next crawl marks it; False: opted out
     mapped: bool = True
     private: bool = False  # was merged, and has since been given its own bytes back
@@ -156,6 +190,8 @@ class Model:
         prune_millisecs: int = 2000,
         use_zero_pages: bool = False,
         apart: bool = False,
+        filter_maturity: int | None = None,
+        filter_sweep_interval: int = 64,
         choose: Callable[[Page, list[Node]], Node] = first_of,
     ) -> None:
         self.initial_rounds = initial_rounds
@@ -168,6 +204,14 @@ class Model:
         self.now = 0
         self.use_zero_pages = use_zero_pages
         self.apart = apart  # merge_across_nodes = 0
+        self.filter_maturity = filter_maturity  # None: there are no filters
+        self.filter_sweep_interval = filter_sweep_interval
+        self.filters: dict[tuple[int, Key], Filter] = {}  # by domain too
+        self.shares = {"data": 0, "bss": 0, "conflicted": 0}
+        self.is_unfiltered = False
+        self.nr_full = 0  # full scans prepared
+        self.area: Area | None = None  # the walk is in this one
+        self.is_learning = False  # nothing was known of it when the walk came
         self.choose = choose
         self.is_open = False
         self.spaces: list[Space] = []
@@ -223,6 +267,7 @@ class Model:
             "zero_pages": sum(page.zero for space in spaces for page in space.pages),
             "pages_scanned": events["pages_scanned"],
             "pages_skipped": events["pages_skipped"],
+            "nr_regions": sum(domain in (None, key[0]) for key in self.filters),
             "scanning_process": sum(space.registered is not None for space in spaces),
             "nr_frozen": sum(space.pending is Pending.FROZEN for space in spaces),
             "nr_scannable": sum(space.pending is Pending.NORMAL for space in spaces),
@@ -287,9 +332,15 @@ class Model:
         frozen: bool = False,
         node: int = 0,
         domain: int = 0,
+        sizes: list[int] | None = None,
+        key: Key | None = None,
     ) -> Space:
+        """A space of areas of these sizes, one by default, all of one key."""
         space = Space(frozen=frozen, domain=domain)
-        space.pages = [Page(space, cell, mergeable, node=node) for cell in cells]
+        rest = list(cells)
+        for size in sizes or [len(cells)]:
+            space.pages += self._area(space, rest[:size], mergeable, key, node)
+            rest = rest[size:]
         self.spaces.append(space)
         if frozen:
             self.candidates.append(space)
@@ -303,18 +354,10 @@ class Model:
         child = Space(family=parent.family, runtime_ms=0, domain=parent.domain)
         if parent.registered is not None:
             self._register(child)
+        areas = {id(page.area): Area(page.area.nr_pages, page.area.key) for page in parent.pages}
         for page in parent.pages:
-            child.pages.append(
-                Page(
-                    child,
-                    page.cell,
-                    page.mergeable,
-                    page.mapped,
-                    zero=page.zero,
-                    inherited=True,
-                    node=page.node,
-                )
-            )
+            child.pages.append(replace(page, space=child, area=areas[id(page.area)], inherited=True))
+            child.pages[-1].private, child.pages[-1].item = False, None
         self.spaces.append(child)
         return child
 
@@ -332,9 +375,11 @@ class Model:
         page.space.faults += 1
         self._make_private(page)
 
-    def map(self, space: Space, cells: list[Cell | None], at: int, node: int = 0) -> None:
+    def map(
+        self, space: Space, cells: list[Cell | None], at: int, node: int = 0, key: Key | None = None
+    ) -> None:
         """New pages get the numbers from `at` on; those that had them, and the cursor, move up."""
-        space.pages[at:at] = [Page(space, cell, node=node) for cell in cells]
+        space.pages[at:at] = self._area(space, cells, None, key, node)
         if self._is_under_cursor(space) and self.cursor is not None and self.cursor >= at:
             self.cursor += len(cells)
 
@@ -342,6 +387,7 @@ class Model:
         for page in space.pages[start:stop]:
             page.mapped = False
             self._make_private(page)
+        self._drop_filters()
 
     def advise(self, space: Space, mergeable: bool, start: int, stop: int) -> None:
         for page in space.pages[start:stop]:
@@ -372,6 +418,8 @@ class Model:
             page.zero = False
         before, space.domain = space.domain, domain
         self._forget_domain(before)
+        self._drop_filters()
+        self._join_filters(domain, space.pages)
 
     def offline(self, node: int) -> None:
         """The frames on a memory node are gone; their pages are private (9.3, 3.10)."""
@@ -411,6 +459,7 @@ class Model:
         self._leave_queue(space)
         self.spaces.remove(space)
         self._forget_domain(space.domain)
+        self._drop_filters()
         if space in self.candidates:
             self.candidates.remove(space)
         if self.scanning and not self.queue:
@@ -435,7 +484,7 @@ class Model:
 
     # ---- crawl and scan
 
-    def crawl(self, mode: str = "full") -> int:
+    def crawl(self, mode: str = "full", *, unfiltered: bool = False) -> int:
         """Prepare a scan: who waits already, candidates, newcomers, then those that the mode adds."""
         assert not self.scanning
         if self.unmerging:
@@ -451,6 +500,10 @@ class Model:
         else:
             self._add_vips(nr_chosen)
         self.crawl_round += 1
+        self.nr_full += mode == "full"
+        interval = self.filter_sweep_interval
+        is_sweep = mode == "full" and interval > 0 and self.nr_full % interval == 0  # FD-11
+        self.is_unfiltered = unfiltered or is_sweep
         self.scanning = mode if self.queue else ""
         return len(self.queue)
 
@@ -516,9 +569,9 @@ class Model:
         while self.scanning:
             self.scan()
 
-    def full(self) -> None:
+    def full(self, *, unfiltered: bool = False) -> None:
         self.finish()
-        self.crawl()
+        self.crawl(unfiltered=unfiltered)
         self.finish()
 
     def partial(self) -> None:
@@ -536,10 +589,12 @@ class Model:
         while self.cursor is not None:
             space = self.queue[0]
             for page in space.pages[self.cursor :]:
+                self._enter(page.area)
                 page.zero = page.zero and is_zero(page)  # looked at again
-                if page.scannable and not page.zero:
+                if not page.scannable or page.zero:
+                    self._free_item(page)
+                elif not self._is_left_out(page):
                     return page
-                self._free_item(page)
                 self._advance()
             self._complete_slot(space)
         return None
@@ -553,6 +608,7 @@ class Model:
     def _begin_slot(self) -> None:
         """The cursor goes to the first page of the first slot in the queue, or away if there is none."""
         self.cursor = 0 if self.queue else None
+        self.area = None
 
     def _advance(self) -> None:
         assert self.cursor is not None
@@ -571,6 +627,74 @@ class Model:
             is_wanted_again = False
         space.merged = 0
         self._leave_queue(space, again=is_wanted_again)
+
+    # ---- filters (11)
+
+    def _area(
+        self, space: Space, cells: list[Cell | None], mergeable: bool | None, key: Key | None, node: int
+    ) -> list[Page]:
+        """The pages of a new area."""
+        area = Area(len(cells), key if self.filter_maturity is not None else None)
+        pages = [Page(space, cell, area, offset, mergeable, node=node) for offset, cell in enumerate(cells)]
+        self._join_filters(space.domain, pages)
+        return pages
+
+    def _join_filters(self, domain: int, pages: list[Page]) -> None:
+        """Areas with a page come to a domain, in this order."""
+        for page in pages:
+            if page.area.key is not None and page.present:
+                known = Filter(self.crawl_round, page.area.nr_words)
+                self.filters.setdefault((domain, page.area.key), known)
+
+    def _drop_filters(self) -> None:
+        """A filter goes with the last area that has its key and a page (FD-5, FD-6)."""
+        alive = {(page.space.domain, page.area.key) for page in self.all_pages() if page.present}
+        self.filters = {key: known for key, known in self.filters.items() if key in alive}
+
+    def _filter_of(self, page: Page) -> Filter | None:
+        key = page.area.key
+        return None if key is None else self.filters.get((page.space.domain, key))
+
+    def _enter(self, area: Area) -> None:
+        """The walk comes to an area; one that needs another number of words is a conflict (11.6)."""
+        if area is self.area:
+            return
+        self.area = area
+        known = self.filters.get((self.queue[0].domain, area.key)) if area.key else None
+        if known is None:
+            return
+        is_walked = any(page.scannable for page in self.queue[0].pages if page.area is area)
+        if is_walked and not known.is_conflicted and area.nr_words not in (1, known.nr_words):
+            known.nr_conflicts += 1
+            known.nr_words = max(known.nr_words, area.nr_words)
+            if known.is_conflicted:
+                known.offsets = set()
+        self.is_learning = not known.offsets
+
+    def _is_left_out(self, page: Page) -> bool:
+        known = self._filter_of(page)
+        return (
+            known is not None
+            and self.filter_maturity is not None
+            and bool(known.offsets)
+            and not self.is_learning  # FD-10
+            and page.offset not in known.offsets
+            and self.scan_round - known.birth > self.filter_maturity
+            and not self.is_unfiltered
+            and page.space.completion > 0
+            and page.space.pending is not Pending.FROZEN
+        )
+
+    def _learn(self, page: Page) -> None:
+        """11.5"""
+        known = self._filter_of(page)
+        if known is None or page.area.key is None:
+            return
+        if known.is_conflicted:
+            self.shares["conflicted"] += 1
+            return
+        known.offsets.add(page.offset)
+        self.shares[page.area.key[1]] += 1
 
     # ---- one page
 
@@ -740,6 +864,7 @@ class Model:
             item.page.space.merged += 1
         node.items.append(item)
         item.state, item.node, item.page.private = State.STABLE, node, False
+        self._learn(item.page)
 
     def _detach(self, item: Item) -> None:
         """3.7"""

@@ -9,7 +9,7 @@ compared, until `run` = 2 throws the scan state away.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 import lksm
 from helpers import Pages, content, pages, partition
-from lksm.memory import Memory
+from lksm.memory import Memory, Role
 from model import Cell, Model, Node, Page, Space
 
 WORDS = ["0", "a", "b", "c", "a^", "a>", "a<", "0>", "b>"]
@@ -38,6 +38,7 @@ pictures = st.lists(words, min_size=1, max_size=6) | st.builds(
     lambda word, count: [word] * count, words, st.integers(3, 6)
 )
 fractions = st.floats(0, 1, exclude_max=True)
+keys = st.sampled_from([None, ("k", "data"), ("k", "bss"), ("l", "data")])
 
 
 @dataclass(eq=False)
@@ -81,6 +82,8 @@ class EngineAndModel(RuleBasedStateMachine):
         use_zero_pages=st.booleans(),
         nodes=st.sampled_from([1, 1, 2, 3]),
         secure=st.booleans(),
+        filter_maturity=st.sampled_from([None, 0, 1, 3]),
+        filter_sweep_interval=st.sampled_from([0, 2, 64]),
         seed=st.integers(0, 3),
     )
     def start(
@@ -96,6 +99,8 @@ class EngineAndModel(RuleBasedStateMachine):
         use_zero_pages: bool,
         nodes: int,
         secure: bool,
+        filter_maturity: int | None,
+        filter_sweep_interval: int,
         seed: int,
     ) -> None:
         self.page_size = page_size
@@ -116,6 +121,9 @@ class EngineAndModel(RuleBasedStateMachine):
             nodes=nodes,
             merge_across_nodes=nodes != 3,
             secure=secure,
+            filter=filter_maturity is not None,
+            filter_maturity=filter_maturity or 0,
+            filter_sweep_interval=filter_sweep_interval,
             seed=seed,
         )
         self.model = Model(
@@ -127,6 +135,8 @@ class EngineAndModel(RuleBasedStateMachine):
             prune_millisecs=prune_millisecs,
             use_zero_pages=use_zero_pages,
             apart=nodes == 3,
+            filter_maturity=filter_maturity,
+            filter_sweep_interval=filter_sweep_interval,
             choose=self.choose_as_the_engine,
         )
         self.all: list[Both] = []
@@ -204,6 +214,7 @@ class EngineAndModel(RuleBasedStateMachine):
         node=fractions,
         domain=st.sampled_from([0, 0, 0, 7]),
         tracked=st.booleans(),
+        key=keys,
     )
     def attach(
         self,
@@ -216,30 +227,35 @@ class EngineAndModel(RuleBasedStateMachine):
         node: float = 0.0,
         domain: int = 0,
         tracked: bool = False,
+        key: tuple[str, Role] | None = None,
     ) -> None:
         lies_on = int(node * self.nodes)
         array = Array.of(picture, self.page_size, immutable, tracked)
         self.arrays.append(array)
         cells: list[Cell | None] = list(array.cells)
-        memory: Memory = array.pages
+        sizes = [len(cells)]
+        address = 16 * self.page_size
+        memory: Memory = array.pages if key is None else self.region(address, array.pages, key, lies_on)
         if form in ("list", "gap"):
             second = Array.of(picture[::-1], self.page_size, immutable, tracked)
             self.arrays.append(second)
             cells += second.cells
-            memory = [array.pages, second.pages]
+            sizes *= 2
+            memory, key = [array.pages, second.pages], key if form == "gap" else None
             if form == "gap":
                 far = (len(picture) + 3) * self.page_size
                 memory = [
-                    lksm.Region(far, second.pages, node=lies_on),
-                    lksm.Region(0, array.pages, node=lies_on),
+                    self.region(far, second.pages, key, lies_on),
+                    self.region(0, array.pages, key, lies_on),
                 ]
         elif form == "rows":
             kept = [row if row < len(picture) else -1 for row in rows]
             cells = [array.cells[row] if row >= 0 else None for row in kept]
-            memory = [lksm.Region(0, array.pages, rows=np.array(kept), node=lies_on)]
+            sizes = [len(kept)]
+            memory = [replace(self.region(0, array.pages, key, lies_on), rows=np.array(kept))]
         process = self.engine.attach(
             memory,
-            address=16 * self.page_size,
+            address=address,
             mergeable=mergeable,
             frozen=frozen,
             immutable=immutable,
@@ -247,8 +263,39 @@ class EngineAndModel(RuleBasedStateMachine):
             node=lies_on,
             domain=domain,
         )
-        space = self.model.attach(cells, mergeable=mergeable, frozen=frozen, node=lies_on, domain=domain)
+        space = self.model.attach(
+            cells, mergeable=mergeable, frozen=frozen, node=lies_on, domain=domain, sizes=sizes, key=key
+        )
         self.add(process, space, immutable, tracked)
+
+    @staticmethod
+    def region(address: int, array: Pages, key: tuple[str, Role] | None, node: int = 0) -> lksm.Region:
+        name, role = key or (None, "data")
+        return lksm.Region(address, array, key=name, role=role, node=node)
+
+    @precondition(lambda self: self.has_room() and self.model.filter_maturity is not None and self.is_small())
+    @rule(
+        sizes=st.sampled_from([[64], [65], [65, 129], [129, 64]]),
+        at=st.lists(fractions, min_size=1, max_size=4),
+        role=st.sampled_from(["data", "bss"]),
+    )
+    def attach_large(self, sizes: list[int], at: list[float], role: Role) -> None:
+        """Regions of more pages than one word of a filter is for, nearly all of them unique."""
+        address, cells, regions = 0, list[Cell | None](), list[lksm.Region]()
+        for size in sizes:
+            picture = [f"{len(self.arrays)}/{i}" for i in range(size)]
+            for fraction in at:
+                picture[int(fraction * size)] = "a"
+            array = Array.of(picture, self.page_size, False)
+            self.arrays.append(array)
+            cells += array.cells
+            regions.append(self.region(address, array.pages, ("k", role)))
+            address += size * self.page_size
+        process = self.engine.attach(regions)
+        self.add(process, self.model.attach(cells, sizes=sizes, key=("k", role)), False, False)
+
+    def is_small(self) -> bool:
+        return all(len(both.space.pages) < 60 for both in self.all)
 
     @precondition(lambda self: self.has_room() and self.arrays)
     @rule(which=fractions, first=fractions, mergeable=st.sampled_from([None, True]))
@@ -362,8 +409,10 @@ class EngineAndModel(RuleBasedStateMachine):
         self.model.unmap(both.space, start, stop)
 
     @precondition(has_processes)
-    @rule(which=fractions, picture=pictures, gap=st.integers(0, 2), below=st.booleans())
-    def map(self, which: float, picture: list[str], gap: int, below: bool) -> None:
+    @rule(which=fractions, picture=pictures, gap=st.integers(0, 2), below=st.booleans(), key=keys)
+    def map(
+        self, which: float, picture: list[str], gap: int, below: bool, key: tuple[str, Role] | None
+    ) -> None:
         both = self.pick(which)
         nr_pages, size = len(both.space.pages), len(picture) * self.page_size
         if nr_pages > 12:
@@ -374,9 +423,9 @@ class EngineAndModel(RuleBasedStateMachine):
         first = min(region.address for region in both.process.regions)
         if below and first >= size:
             address = first - size
-        both.process.map(lksm.Region(address, array.pages))
+        both.process.map(self.region(address, array.pages, key))
         both.end = max(both.end, address + size)
-        self.model.map(both.space, list(array.cells), 0 if address < first else nr_pages)
+        self.model.map(both.space, list(array.cells), 0 if address < first else nr_pages, key=key)
 
     @precondition(has_processes)
     @rule(which=fractions, where=fractions, word=words)
@@ -459,9 +508,10 @@ class EngineAndModel(RuleBasedStateMachine):
         self.model.use_zero_pages = is_on
 
     @precondition(lambda self: not self.model.scanning)
-    @rule(mode=st.sampled_from(["full", "full", "partial"]))
-    def crawl(self, mode: Literal["full", "partial"]) -> None:
-        assert self.engine.crawl(mode) == self.model.crawl(mode)
+    @rule(mode=st.sampled_from(["full", "full", "partial"]), unfiltered=st.booleans())
+    def crawl(self, mode: Literal["full", "partial"], unfiltered: bool) -> None:
+        queued = self.engine.crawl(mode, unfiltered=unfiltered)
+        assert queued == self.model.crawl(mode, unfiltered=unfiltered)
         assert [both.process for both in self.queued()] == list(self.engine.queue)
 
     @precondition(lambda self: self.model.scanning)
@@ -480,6 +530,11 @@ class EngineAndModel(RuleBasedStateMachine):
         for _ in range(times):
             self.engine.full()
             self.model.full()
+
+    @rule()
+    def full_unfiltered(self) -> None:
+        self.engine.full(unfiltered=True)
+        self.model.full(unfiltered=True)
 
     @rule(times=st.integers(1, 3))
     def partial(self, times: int) -> None:
@@ -518,8 +573,8 @@ class EngineAndModel(RuleBasedStateMachine):
         """Whatever happened before: after quiet full scans all equal pages are merged, and no others."""
         smart_scan, self.engine.knobs.smart_scan, self.model.smart_scan = self.model.smart_scan, False, False
         for _ in range(6):
-            self.engine.full()
-            self.model.full()
+            self.engine.full(unfiltered=True)
+            self.model.full(unfiltered=True)
         self.engine.knobs.smart_scan = self.model.smart_scan = smart_scan
         if self.model.apart:
             return
@@ -580,6 +635,14 @@ class EngineAndModel(RuleBasedStateMachine):
                 expected = {name: expected[name] for name in names}
                 actual = {name: actual[name] for name in names}
             assert actual == expected
+
+    @invariant()
+    def shares_equal(self) -> None:
+        """The merges that filters have learned, or could not because of their sizes."""
+        if hasattr(self, "engine") and self.certain:
+            data, bss, conflicted = self.model.shares.values()
+            shares = f"heap:0 stack:0 file_data:{data} file_bss:{bss} conflicted:{conflicted}\n"
+            assert self.engine.sysfs.read("region_share") == shares
 
     @invariant()
     def savings_equal(self) -> None:

@@ -50,6 +50,7 @@ struct setup {
 	uint32_t nr_nodes;		/* 1 */
 	bool gate_first;		/* LKSM's order */
 	bool is_secure;			/* frames may be borrowed */
+	uint64_t filter_maturity;	/* 0 */
 	lksm_hash hash;			/* strong */
 	uint64_t seed;
 };
@@ -75,6 +76,7 @@ static inline struct engine *make_engine(struct setup setup)
 		.nr_nodes = setup.nr_nodes ? setup.nr_nodes : 1,
 		.gate_first = setup.gate_first,
 		.is_secure = setup.is_secure,
+		.filter_maturity = setup.filter_maturity,
 		.hash = setup.hash ? setup.hash : strong_hash,
 		.secret = secret_of(setup.seed),
 		.digest_secret = secret_of(0),

@@ -17,6 +17,7 @@
 #define SHARED_PAGES 20
 #define NR_DOMAINS 2
 #define PRUNE_DELAY 100
+#define NR_KEYS 4
 
 /* Memory that processes and their forks are made of; freed when nobody uses it. */
 struct array {
@@ -266,6 +267,8 @@ static struct lksm_region make_own_region(struct world *world, struct process *p
 		.nr_array_pages = nr_pages,
 		.nr_pages = nr_pages,
 		.is_immutable = array->is_immutable,
+		.filter_key = below(world, NR_KEYS),
+		.is_bss = below(world, 2),
 	};
 }
 
@@ -293,6 +296,7 @@ static struct lksm_region make_shared_region(struct world *world, struct process
 		.rows = has_rows ? rows : NULL,
 		.nr_pages = nr_pages,
 		.is_immutable = array->is_immutable,
+		.filter_key = below(world, NR_KEYS),
 	};
 }
 
@@ -437,7 +441,7 @@ static void scan_some(struct world *world)
 	struct engine *engine = world->engine;
 	uint64_t nr_scanned = 0, nr_wanted = 1 + below(world, 60);
 	world->now += below(world, 3) ? 0 : below(world, 2 * PRUNE_DELAY);
-	if (!lksm_has_queue(engine)) {
+	if (!lksm_has_queue(engine) || !engine->crawl_round) {
 		lksm_begin_round(engine, world->now);
 		for (struct mm_slot *slot = engine->slots; slot; slot = slot->next)
 			if (below(world, 3))
@@ -456,7 +460,7 @@ static void disturb_queue(struct world *world)
 	struct process *process = any_process(world, true);
 	if (!process)
 		return;
-	switch (below(world, 7)) {
+	switch (below(world, 8)) {
 	case 0:
 		lksm_dequeue(process->slot);
 		break;
@@ -474,6 +478,9 @@ static void disturb_queue(struct world *world)
 		break;
 	case 5:
 		lksm_set_use_zero_pages(world->engine, below(world, 2));
+		break;
+	case 6:
+		lksm_set_unfiltered(world->engine, below(world, 2));
 		break;
 	default:
 		enqueue(process->slot, below(world, 2));
@@ -520,6 +527,7 @@ static void report_all(struct world *world)
 static void come_to_rest(struct world *world)
 {
 	lksm_set_smart_scan(world->engine, false);
+	lksm_set_unfiltered(world->engine, true);
 	/*
 	 * The first may only finish what was begun; pages may cease to be aliases in the second; then comes the
 	 * gate; and what went to the zero frame leaves its item to the next.
@@ -531,6 +539,7 @@ static void come_to_rest(struct world *world)
 	world->now += PRUNE_DELAY;
 	lksm_prune_chains(world->engine, world->now);
 	expect_at_rest(world);
+	lksm_set_unfiltered(world->engine, false);
 }
 
 static void step(struct world *world)
@@ -609,6 +618,7 @@ static void test_random_lives(void)
 			.initial_rounds = i % 2 ? 3 : 0,
 			.merge_window = 1 + (uint32_t)i % LKSM_MAX_WINDOW,
 			.gate_first = i % 4 > 1,
+			.filter_maturity = i % 5,
 			.seed = 1 + i,
 		};
 		live(setup, nr_steps / nr_lives + 1);
@@ -655,7 +665,10 @@ static void leave_free_nodes(struct engine *engine, uint32_t nr_free)
 		pool_destroy(&engine->nodes, taken[--nr_taken]);
 }
 
-/* Attach, scan, pairs, chains that grow, shrink and are pruned, deepening, fork, writes, unmap, reports, exit, unmerge. */
+/*
+ * Attach, scan, pairs, chains that grow, shrink and are pruned, deepening, fork, writes, unmap, reports, exit,
+ * unmerge; with a filter that learns and leaves nothing out.
+ */
 static void live_through(struct engine *engine, uint32_t nr_free_nodes, bool use_zero_pages)
 {
 	static const char *const pictures[] = { "aaaaabbc", "abcdeeff", "gghh0", "hi0" };
@@ -671,6 +684,7 @@ static void live_through(struct engine *engine, uint32_t nr_free_nodes, bool use
 			.nr_array_pages = nr_pages,
 			.nr_pages = nr_pages,
 			.is_immutable = i == 1,
+			.filter_key = 1,
 		};
 		INSIST(engine, lksm_process_create(engine, 0, &processes[i]));
 		INSIST(engine, lksm_process_map(processes[i], &region));
@@ -681,7 +695,14 @@ static void live_through(struct engine *engine, uint32_t nr_free_nodes, bool use
 		memset(arrays[4] + i * 256, i % 7, 256);
 		arrays[4][i * 256 + (int)unsampled_byte(engine)] = (uint8_t)(i % 31);
 	}
-	INSIST(engine, map_pages(processes[3], 1000, arrays[4], 300));
+	struct lksm_region collisions = {
+		.address = 256 * 1000,
+		.pages = arrays[4],
+		.nr_array_pages = 300,
+		.nr_pages = 300,
+		.filter_key = 1,
+	};
+	INSIST(engine, lksm_process_map(processes[3], &collisions));
 	leave_free_nodes(engine, nr_free_nodes);
 	scan_all(engine, 50);
 	lksm_set_use_zero_pages(engine, use_zero_pages);
@@ -734,7 +755,7 @@ static void live_through(struct engine *engine, uint32_t nr_free_nodes, bool use
 /* Whichever allocation fails, alone or with those after it, contents and structures stay right. */
 static void test_every_allocation_fails(void)
 {
-	struct setup setup = { .max_page_sharing = 4, .seed = 1 };
+	struct setup setup = { .max_page_sharing = 4, .filter_maturity = 1000, .seed = 1 };
 	for (uint32_t i = 0; i < 8; i++) {
 		uint32_t nr_free_nodes = i / 2;
 		uint64_t n = 0, nr_more = i % 2 ? 3 : 0;

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import importlib.util
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn
@@ -216,11 +216,11 @@ class Core:
         ffi.release(self._engine)
 
     def create_process(self, domain: int) -> CoreProcess:
-        result = ffi.new("struct mm_slot **")
-        error = lib.lksm_process_create(self._engine, domain, result)
+        process = CoreProcess(self)
+        error = lib.lksm_process_create(self._engine, domain, process.slot_ret)
         if error:
             self.fail(error)
-        return CoreProcess(self, result[0])
+        return process
 
     def set_max_page_sharing(self, value: int) -> None:
         error = lib.lksm_set_max_page_sharing(self._engine, value)
@@ -289,7 +289,7 @@ class Core:
         selected = _selected(domain)
         count = lib.lksm_nr_groups(self._engine, selected, min_pages)
         found = np.zeros(count, _C_GROUP_DTYPE)
-        target = ffi.cast("struct lksm_group *", found.__array_interface__["data"][0])
+        target = ffi.cast("struct lksm_group *", found.ctypes.data)
         lib.lksm_groups(self._engine, selected, min_pages, with_digests, target)
         groups = np.empty(count, GROUP_DTYPE)
         for name in GROUP_DTYPE.names or ():
@@ -318,13 +318,24 @@ class Core:
 
 
 class CoreProcess:
-    """One mm_slot of the core."""
+    """One mm_slot of the core.
 
-    def __init__(self, core: Core, slot: Any, keys: Sequence[Hashable] = ()) -> None:
+    Made before its slot, which the core puts into `slot_ret`: were it the other way round, and Python out of
+    memory, there would be a slot that nobody can destroy.
+    """
+
+    def __init__(self, core: Core) -> None:
         self._core = core
-        self._slot = slot
-        self._keys = [key for key in keys if self._take(key)]  # one for each region that has a filter
-        self.address = _address(slot)
+        self.slot_ret = ffi.new("struct mm_slot **")
+        self._keys: list[Hashable] = []  # one for each region that has a filter
+
+    @property
+    def _slot(self) -> Any:
+        return self.slot_ret[0]
+
+    @property
+    def address(self) -> int:
+        return _address(self._slot)
 
     def _take(self, key: Hashable | None) -> int:
         """The number of a key, for one more region; 0 if that has no filter."""
@@ -355,20 +366,27 @@ class CoreProcess:
                 "is_bss": run.role == "bss",
             },
         )
-        error = lib.lksm_process_map(self._slot, region)
-        if error and number:
-            self._give_back(run.key)
-        if error:
-            self._core.fail(error)
         if number:
             self._keys.append(run.key)
-
-    def fork(self) -> CoreProcess:
-        result = ffi.new("struct mm_slot **")
-        error = lib.lksm_process_fork(self._slot, result)
+        error = lib.lksm_process_map(self._slot, region)
+        if error and number:
+            self._give_back(self._keys.pop())
         if error:
             self._core.fail(error)
-        return CoreProcess(self._core, result[0], self._keys)
+
+    def fork(self) -> CoreProcess:
+        child = CoreProcess(self._core)
+        error = lib.lksm_process_fork(self._slot, child.slot_ret)
+        if error:
+            self._core.fail(error)
+        try:
+            for key in self._keys:
+                child._keys.append(key)
+                self._take(key)
+        except BaseException:
+            child.destroy()
+            raise
+        return child
 
     def destroy(self) -> None:
         lib.lksm_process_destroy(self._slot)
@@ -469,4 +487,5 @@ def _address(pointer: Any) -> int:
 
 
 def _pointer(ctype: str, array: npt.NDArray[Any]) -> Any:
-    return ffi.cast(ctype, array.__array_interface__["data"][0])
+    # not from __array_interface__, where numpy without memory for a number crashes
+    return ffi.cast(ctype, array.ctypes.data)

@@ -223,25 +223,29 @@ class Engine:
             try:
                 for run in runs:
                     core.map(run, is_immutable=immutable, is_tracked=tracked)
+                process = Process(
+                    self._scheduler,
+                    core,
+                    runs,
+                    name=f"process-{self._nr_attached + 1}" if name is None else name,
+                    pid=pid,
+                    domain=domain,
+                    immutable=immutable,
+                    tracked=tracked,
+                    frozen=frozen,
+                    runtime_ms=runtime_ms,
+                )
             except BaseException:
                 core.destroy()
                 raise
             self._nr_attached += 1
-            process = Process(
-                self._scheduler,
-                core,
-                runs,
-                name=f"process-{self._nr_attached}" if name is None else name,
-                pid=pid,
-                domain=domain,
-                immutable=immutable,
-                tracked=tracked,
-                frozen=frozen,
-                runtime_ms=runtime_ms,
-            )
-            self._scheduler.attached(process)
-            if mergeable is not None:
-                process.advise("mergeable" if mergeable else "unmergeable")
+            try:
+                self._scheduler.attached(process)
+                if mergeable is not None:
+                    process.advise("mergeable" if mergeable else "unmergeable")
+            except BaseException:
+                process.exit()
+                raise
         return process
 
     @property

@@ -219,8 +219,9 @@ class Process:
             raise InvalidMemory(f"region is a {type(region).__name__}, expected a Region")
         (run,) = as_page_runs(region, page_size=self._host.page_size, nr_nodes=self._host.nr_nodes)
         with self._host.lock:
+            runs = sorted([*self._runs, run], key=lambda each: each.address)
             self._alive.map(run, is_immutable=self._immutable, is_tracked=self._tracked)
-            self._runs = sorted([*self._runs, run], key=lambda each: each.address)
+            self._runs = runs  # keeps the array alive; nothing that may fail stands in between
             self._host.changed()
 
     def unmap(self, start: int, stop: int) -> None:
@@ -239,8 +240,9 @@ class Process:
         start, stop = self._range(start, stop)
         check_node(node, self._host.nr_nodes)
         with self._host.lock:
+            runs = _moved(self._runs, start, stop, node)
             self._alive.move(start, stop, node)
-            self._runs = _moved(self._runs, start, stop, node)
+            self._runs = runs
 
     def advise(self, advice: Advice, start: int = 0, stop: int | None = None) -> None:
         """Offers pages for merging, or takes them out.
@@ -301,19 +303,28 @@ class Process:
         Writes with plain numpy reach both. Pages that both still share are one page: never a saving.
         """
         with self._host.lock:
-            child = Process(
-                self._host,
-                self._alive.fork(),
-                list(self._runs),
-                name=name or f"{self.name}-child",
-                pid=None,
-                domain=self._domain,
-                immutable=self._immutable,
-                tracked=self._tracked,
-                frozen=False,
-                runtime_ms=0,
-            )
-            self._host.forked(self, child)
+            core = self._alive.fork()
+            try:
+                child = Process(
+                    self._host,
+                    core,
+                    list(self._runs),
+                    name=name or f"{self.name}-child",
+                    pid=None,
+                    domain=self._domain,
+                    immutable=self._immutable,
+                    tracked=self._tracked,
+                    frozen=False,
+                    runtime_ms=0,
+                )
+            except BaseException:
+                core.destroy()
+                raise
+            try:
+                self._host.forked(self, child)
+            except BaseException:
+                child.exit()
+                raise
             return child
 
     def exit(self) -> None:
@@ -322,10 +333,10 @@ class Process:
         Never fails, and may be called during a scan. Exiting twice is exiting once.
         """
         with self._host.lock:
-            if self._core is None:
-                return
-            self._core.destroy()
-            self._release()
+            if self._core is not None:
+                self._core.destroy()
+                self._core = None  # nothing that may fail stands in between
+                self._runs.clear()
             self._host.exited(self)
 
     def _release(self) -> None:

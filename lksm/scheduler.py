@@ -203,9 +203,11 @@ class Scheduler:
             self._wrap_up_if_exhausted()
 
     def exited(self, process: Process) -> None:
-        """The core knows the process no more."""
-        self.processes.remove(process)
+        """The core knows the process no more. May be said twice."""
+        if process not in self.processes:
+            return
         self._forget_candidate(process)
+        self.processes.remove(process)
         self._wrap_up_if_exhausted()
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import SourceError
+from ..errors import OutOfMemory, SourceError
 from ..sources import Gone, Refused, Skipped, Snapshot, SourceProcess, load
 from ._output import AlreadyReported, complain
 from ._progress import Progress, Report
@@ -100,7 +100,7 @@ def _add_files(paths: Iterable[str], loaded: Loaded) -> None:
             continue
         try:
             loaded.add(load(path, page_size=loaded.page_size))
-        except SourceError as error:
+        except (SourceError, OutOfMemory) as error:
             loaded.refuse(Refused(path, str(error).removeprefix(f"{path}: ")))
         else:
             if identity is not None:

@@ -1,7 +1,8 @@
 """Opening a file source: a regular file, mapped once, read-only, never copied.
 
 `open_file` is the one place where the errors of a reader are translated: inside it, a `SourceError` gets
-the path put before its reason, and an `OSError` becomes a `SourceError`. So readers say the reason only.
+the path put before its reason, and an `OSError` becomes a `SourceError`, or `OutOfMemory` where there was no
+room to map the file. So readers say the reason only.
 
 The mapping shows the file as it is. A file that shrinks while it is mapped ends the program with SIGBUS,
 as with any mapping; a file that is written to breaks the promise that its pages are immutable.
@@ -20,7 +21,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import SourceError
+from ..errors import OutOfMemory, SourceError
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
@@ -46,7 +47,8 @@ def open_file(path: str) -> Iterator[BinaryIO]:
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from error
     except OSError as error:
-        raise SourceError(f"{path}: {error.strerror or error}") from error
+        kind = OutOfMemory if error.errno == errno.ENOMEM else SourceError
+        raise kind(f"{path}: {error.strerror or error}") from error
 
 
 def file_size(file: BinaryIO) -> int:

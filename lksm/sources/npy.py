@@ -46,7 +46,7 @@ def _map_array(path: str) -> np.memmap[Any, np.dtype[Any]]:
     """Map the array; whatever numpy raises for a header it cannot use becomes one line."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # a header is Python text: numpy raises ValueError, SyntaxError, TypeError ...
         reason = str(error).partition("\n")[0]

@@ -375,6 +375,11 @@ class Model:
         page.space.faults += 1
         self._make_private(page)
 
+    def told(self, pages: list[Page]) -> None:
+        """Tracked pages may have been written: that they are zeros is no longer known, even if it is so."""
+        for page in pages:
+            page.zero = False
+
     def map(
         self, space: Space, cells: list[Cell | None], at: int, node: int = 0, key: Key | None = None
     ) -> None:

@@ -382,7 +382,13 @@ class EngineAndModel(RuleBasedStateMachine):
                 if page.cell is cell and page.present:
                     both.process.touch(number, number + 1)
                     both.space.faults += 1
+                    self.model.told(self.tracked_pages(cell))
                     return
+
+    def tracked_pages(self, cell: Cell) -> list[Page]:
+        """Pages at one place that nobody looks at before they are written or touched."""
+        tracked = [both.space for both in self.all if both.tracked and not both.immutable]
+        return [page for space in tracked for page in space.pages if page.cell is cell and page.present]
 
     @precondition(has_processes)
     @rule(which=fractions, where=fractions, word=words, whole=st.booleans())
@@ -399,6 +405,8 @@ class EngineAndModel(RuleBasedStateMachine):
             new = page.cell.content[:-8] + new[-8:]
             both.process.write(number, new[-8:], offset=self.page_size - 8)
         self.model.process_write(page, new)
+        assert page.cell is not None
+        self.model.told(self.tracked_pages(page.cell))
 
     @precondition(has_processes)
     @rule(which=fractions, one=fractions, two=fractions)

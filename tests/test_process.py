@@ -87,6 +87,19 @@ def test_write_counts_a_fault(engine: lksm.Engine) -> None:
     assert process.faults == before + 2
 
 
+def test_a_touched_zero_page_is_looked_at_again() -> None:
+    """A tracked page on the zero frame leaves it when it is touched, though it may be zeros still."""
+    with lksm.Engine(initial_rounds=0, use_zero_pages=1) as engine:
+        process = engine.attach(pages("0 0"), tracked=True)
+        engine.full()
+        expect(engine, zero_pages=2)
+        process.touch(0, 1)
+        expect(engine, zero_pages=1)
+        assert ids(engine, process) == [-1, -2]
+        engine.full()
+        expect(engine, zero_pages=2)
+
+
 def test_touch_counts_faults(engine: lksm.Engine) -> None:
     """Touching pages counts faults and changes nothing else."""
     process = engine.attach(pages("a a"), mergeable=True)

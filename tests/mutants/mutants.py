@@ -1,0 +1,365 @@
+"""The ways in which the core is broken on purpose: file, text that stands there once, what replaces it, why.
+
+Texts are short, so that they survive when code around them moves. One that is not there exactly once ends the
+run: then the mutation is moved along with the code, or another one is thought of.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    file: str  # in csrc/
+    text: str  # there exactly once
+    instead: str
+    why: str
+
+
+MUTANTS = [
+    # --- counters
+    Mutant("stable_tree.c", "index->pages_sharing++;", ";", "a sharer is not counted"),
+    Mutant("stable_tree.c", "index->pages_sharing--;", ";", "a sharer that leaves stays counted"),
+    Mutant("stable_tree.c", "index->pages_shared++;", ";", "a frame is not counted"),
+    Mutant("stable_tree.c", "slot->merged++;", ";", "a merge is not in the process's window"),
+    Mutant("stable_tree.c", "index->tally.merged++;", ";", "a merge is not told of"),
+    Mutant("stable_tree.c", "region->slot->broken++;", ";", "a break is not the process's"),
+    Mutant(
+        "stable_tree.c",
+        "node->nr_sharers - 1;\n\tindex->tally",
+        "node->nr_sharers;\n\tindex->tally",
+        "a frame that is dissolved takes one sharer too many along",
+    ),
+    Mutant("stable_tree.c", "slot->nr_stable--;", ";", "a process keeps its merged pages"),
+    Mutant(
+        "unstable_tree.c", "visit->region->slot->nr_unstable++;", ";", "a unique page is not the process's"
+    ),
+    Mutant("unstable_tree.c", "index->pages_unshared--;", ";", "a unique page stays counted"),
+    Mutant("scan.c", "tally.pages_scanned++;", "tally.pages_scanned += 2;", "a visit counts twice"),
+    Mutant("scan.c", "tally.pages_skipped++;", "tally.pages_scanned++;", "a page left out counts as visited"),
+    Mutant("scan.c", "slot->engine->nr_scanned_slots++;", ";", "a completed process is not counted"),
+    Mutant("scan.c", "engine->nr_begun_slots++;", ";", "a process that is begun is not counted"),
+    Mutant("merge.c", "engine->nr_gated++;", ";", "what the gate holds back is not counted"),
+    Mutant("zero.c", "index->zero_pages++;", ";", "a zero page is not counted"),
+    Mutant("zero.c", "index->zero_saved++;", "index->zero_saved += 2;", "a zero page saves two"),
+    Mutant("zero.c", "region->nr_zero--;", ";", "a region keeps its zero pages"),
+    Mutant("index.c", "sum->broken += tally->broken;", ";", "breaks of a domain are forgotten"),
+    Mutant(
+        "index.c",
+        "tally_add(&engine->gone, &index->tally);",
+        ";",
+        "a domain that is left takes its work along",
+    ),
+    Mutant("chain.c", "index->nr_chains++;", ";", "a chain is not counted"),
+    Mutant(
+        "chain.c", "index->nr_dups++;\n\treturn chain_ref;", "return chain_ref;", "a first dup is not counted"
+    ),
+    Mutant("filter.c", "filter->nr_merges++;\n\t*(", "*(", "merges of a filter are not counted"),
+    Mutant(
+        "filter.c",
+        "filter->nr_bits += !filter_has(filter, page);",
+        "filter->nr_bits++;",
+        "a bit is counted twice",
+    ),
+    # --- comparisons and limits
+    Mutant(
+        "chain.h",
+        "node->nr_sharers < engine->max_page_sharing",
+        "node->nr_sharers <= engine->max_page_sharing",
+        "a frame takes one sharer too many",
+    ),
+    Mutant(
+        "chain.c",
+        "node->nr_sharers > node_at(engine, fullest)->nr_sharers",
+        "node->nr_sharers < node_at(engine, fullest)->nr_sharers",
+        "the emptiest dup is chosen",
+    ),
+    Mutant(
+        "chain.c",
+        "engine->now >= node_at(engine, chain_ref)->pruned",
+        "engine->now > node_at(engine, chain_ref)->pruned",
+        "a chain is due a tick late",
+    ),
+    Mutant(
+        "forest.c",
+        "int order = (look->key > key) - (look->key < key);",
+        "int order = (look->key >= key) - (look->key < key);",
+        "equal keys are told to differ",
+    ),
+    Mutant(
+        "forest.c", "place.side = order > 0;", "place.side = order < 0;", "a search goes to the wrong side"
+    ),
+    Mutant(
+        "forest.c",
+        "nr_entries > (uint64_t)ENTRIES_PER_ROOT << bits",
+        "nr_entries > (uint64_t)(ENTRIES_PER_ROOT + 9) << bits",
+        "forests get too few roots",
+    ),
+    Mutant(
+        "forest.c",
+        "if (key != sample && page_sample(rules, bytes) == sample)",
+        "if (key != sample)",
+        "an object of another class is deepened",
+    ),
+    Mutant("forest.c", "return FOREST_COLLISION;", "return FOREST_FOUND;", "a key says equal"),
+    Mutant(
+        "page.c",
+        "while (at < rules->page_size && a[at] == b[at])",
+        "while (at < rules->page_size && a[at] != b[at])",
+        "the first difference is the first likeness",
+    ),
+    Mutant(
+        "page.c",
+        "return !bytes[0] && !memcmp(bytes, bytes + 1, rules->page_size - 1);",
+        "return !memcmp(bytes, bytes + 1, rules->page_size - 1);",
+        "any page of one byte is zero",
+    ),
+    Mutant(
+        "page.h", "& ~(uint32_t)1", "& ~(uint32_t)0", "a checksum uses the bit that says whether there is one"
+    ),
+    Mutant(
+        "merge.c",
+        "engine->scan_round < engine->initial_rounds",
+        "engine->scan_round <= engine->initial_rounds",
+        "the gate is closed a round too long",
+    ),
+    Mutant(
+        "merge.c",
+        "if (checksum == item->checksum)",
+        "if (checksum != item->checksum)",
+        "the gate is upside down",
+    ),
+    Mutant("merge.c", "item->checksum = checksum;", ";", "the gate remembers nothing"),
+    Mutant("smart_scan.c", "if (age <= 5)", "if (age < 5)", "smart scan's second step comes early"),
+    Mutant(
+        "smart_scan.c",
+        "else if (age >= ALWAYS_VISITED)",
+        "else if (age > ALWAYS_VISITED)",
+        "smart scan's first step comes late",
+    ),
+    Mutant(
+        "keyset.c",
+        "2 * set->nr_keys >= set->nr_places",
+        "set->nr_keys > set->nr_places",
+        "a set is filled to the brim",
+    ),
+    Mutant(
+        "physical.c", ">= ((place - gap) & mask)", "> ((place - gap) & mask)", "an entry behind a gap is lost"
+    ),
+    Mutant(
+        "zero.c",
+        "< ((place - hole) & mask))",
+        "<= ((place - hole) & mask))",
+        "an address behind a gap is lost",
+    ),
+    Mutant(
+        "extent.c",
+        "extent_at(engine, ref)->end > start",
+        "extent_at(engine, ref)->end >= start",
+        "regions that only touch overlap",
+    ),
+    Mutant(
+        "extent.c",
+        "side = extent->start > extent_at(engine, ref)->start;",
+        "side = extent->start < extent_at(engine, ref)->start;",
+        "extents are filed the wrong way round",
+    ),
+    Mutant(
+        "scan.c",
+        "while (find_page(engine) && nr_scanned < nr_pages)",
+        "while (find_page(engine) && nr_scanned <= nr_pages)",
+        "a batch visits a page too many",
+    ),
+    Mutant(
+        "mm_slot.c",
+        "if (slot->regions[middle]->first_page <= page)",
+        "if (slot->regions[middle]->first_page < page)",
+        "the first page of a region is the last one's next",
+    ),
+    Mutant(
+        "lksm.c",
+        "start <= stop && stop <= process->nr_pages",
+        "start <= stop && stop <= process->nr_pages + 1",
+        "a range reaches behind the last page",
+    ),
+    Mutant(
+        "lksm.c", "nr_bytes > page_size - offset", "nr_bytes > page_size", "a write reaches behind its page"
+    ),
+    Mutant("lksm.c", "region->rows[i] < -1 ||", "region->rows[i] < -2 ||", "a row below absent is taken"),
+    Mutant("lksm.c", "if (max_page_sharing < 2)", "if (max_page_sharing < 1)", "a frame may have one sharer"),
+    Mutant(
+        "filter.c",
+        "engine->scan_round - filter->birth > engine->filter_maturity",
+        "engine->scan_round - filter->birth >= engine->filter_maturity",
+        "a filter is mature a round early",
+    ),
+    Mutant("filter.c", "(nr_pages + 63) / 64", "nr_pages / 64", "a filter is a word short"),
+    # --- steps left out
+    Mutant(
+        "merge.c",
+        "detach(engine, item_ref);\t\t\t/* row 4",
+        ";\t\t\t/* row 4",
+        "a broken page is not detached",
+    ),
+    Mutant("merge.c", "\tdetach(engine, twin_ref);\n", "", "a twin stays in the unstable tree"),
+    Mutant(
+        "merge.c",
+        "if (!node || node == equal)\n\t\tgive_up(engine, &frame);",
+        "",
+        "a frame that is not needed leaks",
+    ),
+    Mutant(
+        "merge.c",
+        "if (!is_equal(engine, visit->ref, &frame) || !is_equal(engine, twin_ref, &frame)) {",
+        "if (!is_equal(engine, visit->ref, &frame)) {",
+        "a twin written in between is merged",
+    ),
+    Mutant("merge.c", "item->is_alias = 1;", ";", "an alias is not told to be one"),
+    Mutant("merge.c", "zero_remove_all(region);", ";", "a process leaves with its zero pages"),
+    Mutant(
+        "merge.c",
+        "item->round = engine->scan_round;\t/* a kept",
+        ";\t/* a kept",
+        "a kept page stays of its old round",
+    ),
+    Mutant(
+        "stable_tree.c",
+        "if (was_lender && !find_new_home(engine, node_ref))",
+        "if (false && !find_new_home(engine, node_ref))",
+        "a lender takes the frame along",
+    ),
+    Mutant(
+        "stable_tree.c",
+        "region->is_immutable && !region->slot->is_leaving",
+        "!region->slot->is_leaving",
+        "a page that may be written becomes a lender",
+    ),
+    Mutant(
+        "stable_tree.c",
+        "if (was_full)\n\t\tchain_node_has_room(engine, node_ref);",
+        "",
+        "a full frame with room again is not found",
+    ),
+    Mutant("stable_tree.c", "item->is_private = 0;", ";", "a page that left its frame stays private"),
+    Mutant(
+        "stable_tree.c",
+        "if (copy)\n\t\tframe_free(&engine->memory, (uint8_t *)node->bytes",
+        "if (false)\n\t\tframe_free(&engine->memory, (uint8_t *)node->bytes",
+        "a second copy of a chain's bytes leaks",
+    ),
+    Mutant(
+        "chain.c",
+        "\tchain_free_copy(engine, node_at(engine, chain_ref));\n\tchain_destroy",
+        "\tchain_destroy",
+        "the bytes of a chain leak",
+    ),
+    Mutant(
+        "chain.c",
+        "queue_remove(index, chain_ref);\n\tindex->nr_chains--;",
+        "index->nr_chains--;",
+        "a chain that is gone is still waiting to be pruned",
+    ),
+    Mutant(
+        "chain.c",
+        "if (!node->is_owned)\n\t\tchain_free_copy(engine, chain);",
+        "",
+        "a collapsed chain's copy leaks",
+    ),
+    Mutant(
+        "fork.c", "copy->copies[page]->nr_users++;", ";", "a page that a child inherits has a user too few"
+    ),
+    Mutant(
+        "fork.c",
+        "if (was_first)\n\t\tphysical_remove(map, ref);",
+        "",
+        "a page that moves stays at its old address",
+    ),
+    Mutant(
+        "fork.c", "item_at(&slot->engine->items, ref)->is_private = 1;", ";", "a written page is not private"
+    ),
+    Mutant(
+        "fork.c",
+        "bool writer_moves = region->is_forked && (is_array || is_shared);",
+        "bool writer_moves = region->is_forked && is_shared;",
+        "a child writes its parent's array",
+    ),
+    Mutant("fork.c", "touch_page(region, place);", ";", "a write to tracked memory is not noticed"),
+    Mutant("touch.c", "item->has_key = 0;", ";", "a touched page keeps its key"),
+    Mutant(
+        "scan.c",
+        "scan_dequeue(slot);\n\tslot->is_registered = false;",
+        "slot->is_registered = false;",
+        "a process that exits stays queued",
+    ),
+    Mutant(
+        "scan.c",
+        "if (engine->cursor.slot == slot)\n\t\tbegin_slot(engine, slot->queue_next);",
+        "",
+        "the cursor stays on a process that left the queue",
+    ),
+    Mutant(
+        "scan.c",
+        "if (is_wanted_again)\n\t\tscan_enqueue(slot, true);",
+        "",
+        "a process frozen meanwhile is forgotten",
+    ),
+    Mutant("scan.c", "mm_slot_push_window(slot);", ";", "the merge window stands still"),
+    Mutant("scan.c", "slot->merged = slot->broken = 0;", ";", "merges are counted in every later scan"),
+    Mutant(
+        "scan.c",
+        "item->bypasses_gate = is_frozen && item->state == ITEM_UNSTABLE;",
+        "item->bypasses_gate = is_frozen;",
+        "every page of a frozen process passes the gate",
+    ),
+    Mutant("lksm.c", "zero_remove(region, page);", ";", "an unmapped page stays on the zero frame"),
+    Mutant("lksm.c", "engine->scan_round = 0;", ";", "after unmerge the old round goes on"),
+    Mutant("lksm.c", "engine->cursor.slot->started = now;", ";", "a stopped scan seems to go on"),
+    Mutant(
+        "mm_slot.c",
+        "physical_remove(&region->slot->index->physical, ref);",
+        ";",
+        "an item that is gone keeps its address",
+    ),
+    Mutant("mm_slot.c", "region->is_aliased = true;", ";", "a region that others map is thought to be alone"),
+    Mutant("mm_slot.c", "relative->family_next = slot->family_next;", ";", "a family keeps a dead member"),
+    Mutant(
+        "migrate.c",
+        "node_at(engine, item->sharer.node)->memory_node = memory_node & UINT8_MAX;",
+        ";",
+        "a page moves without its frame",
+    ),
+    Mutant(
+        "migrate.c",
+        "if (!node_has_room(engine, node_at(engine, equal)))\n\t\treturn false;",
+        "",
+        "a moved page joins a full frame",
+    ),
+    Mutant(
+        "filter.c",
+        "if (filter && !--filter->nr_regions)",
+        "if (filter && !filter->nr_regions)",
+        "a filter outlives its regions",
+    ),
+    Mutant("pool.c", "memset(object, 0, pool->object_size);", ";", "an object is not new"),
+    Mutant("pool.c", "memory->reserved[purpose] -= old_size;", ";", "a block that grows is booked twice"),
+    Mutant(
+        "arena.c",
+        "if (slab->nr_free == slab->nr_blocks)\n\t\tslab_destroy(arena, slab);",
+        "",
+        "an empty slab is kept",
+    ),
+    Mutant("rbtree.c", "rb_at(pool, *root)->is_red = 0;", ";", "a root is red"),
+    Mutant(
+        "report.c",
+        "return item->is_private ? 0 : item->sharer.node;",
+        "return item->sharer.node;",
+        "a private page is told to be merged",
+    ),
+    Mutant(
+        "report.c",
+        "if (!*first || is_before(engine, ref, *first))",
+        "if (!*first)",
+        "a group names any of its pages",
+    ),
+    Mutant("report.c", "counts[present[i]] = 0;", ";", "the sharing matrix adds up what it saw before"),
+]

@@ -38,7 +38,7 @@ def throughput(axes: Axes, results: Sequence[Result]) -> None:
     axes.set_yscale("log")
     axes.set_ylabel("GB/s")
     axes.set_title(f"Throughput at {workloads.size_text(near[0].nr_pages)}")
-    axes.legend(ncols=4, fontsize="x-small")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
 
 
 def growth(axes: Axes, results: Sequence[Result]) -> None:
@@ -58,7 +58,7 @@ def growth(axes: Axes, results: Sequence[Result]) -> None:
     axes.set_xlabel("pages")
     axes.set_ylabel("ns a page")
     axes.set_title("First look at immutable memory, one thread")
-    axes.legend(fontsize="small")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
 
 
 def _nearest(results: Sequence[Result]) -> list[Result]:
@@ -72,7 +72,7 @@ def _nearest(results: Sequence[Result]) -> list[Result]:
 
 
 def draw(results: Sequence[Result], picture: Path) -> None:
-    figure, (above, below) = plt.subplots(2, 1, figsize=(11, 10), layout="constrained")
+    figure, (above, below) = plt.subplots(2, 1, figsize=(12, 9), layout="constrained")
     throughput(above, results)
     growth(below, results)
     figure.savefig(picture, dpi=120)

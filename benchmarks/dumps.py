@@ -67,8 +67,8 @@ def make_dumps(directory: Path, gib: float) -> list[Path]:
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, str(number), "40", "2500000"], stdout=subprocess.PIPE, text=True
         )
+        assert child.stdout is not None
         try:
-            assert child.stdout is not None
             assert child.stdout.readline() == "ready\n"
             prefix = directory / f"python-{number}"
             subprocess.run(
@@ -81,6 +81,7 @@ def make_dumps(directory: Path, gib: float) -> list[Path]:
         finally:
             child.kill()
             child.wait()
+            child.stdout.close()
     return dumps
 
 

@@ -436,7 +436,7 @@ void lksm_unmerge(struct engine *engine)
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++) {
 			unstable_tree_drop_kept(index, tree);
-			unstable_tree_drop(index, tree, 0, 0);
+			unstable_tree_drop(index, tree);
 		}
 		stable_tree_dissolve_all(index, ANY_NODE);
 	}

@@ -91,24 +91,16 @@ void scan_remove(struct mm_slot *slot)
 
 /* --- the walk -------------------------------------------------------------------------------- */
 
-/* Pages that wait to be scanned and will be filed in this tree, unless they were moved: those that hold still, or others. */
-static uint64_t nr_queued_pages(const struct index *index, uint32_t tree, bool holds_still)
+/* How many pages that wait to be scanned will be filed in each tree, unless they have been moved. */
+static void count_queued_pages(struct engine *engine)
 {
-	uint64_t nr_pages = 0;
-	for (const struct mm_slot *slot = index->engine->queue; slot; slot = slot->queue_next)
-		for (uint64_t i = 0; slot->index == index && i < slot->nr_regions; i++)
-			if (index_tree(index, slot->regions[i]->node) == tree && region_holds_still(slot->regions[i]) == holds_still)
-				nr_pages += slot->regions[i]->nr_pages;
-	return nr_pages;
-}
-
-static void drop_tree(struct index *index, uint32_t tree)
-{
-	uint64_t nr_others = nr_queued_pages(index, tree, false), nr_still = nr_queued_pages(index, tree, true);
-	if (unstable_tree_keeps(index->engine))
-		unstable_tree_drop(index, tree, nr_others, nr_still);
-	else
-		unstable_tree_drop(index, tree, nr_others + nr_still, 0);
+	for (const struct mm_slot *slot = engine->queue; slot; slot = slot->queue_next)
+		for (uint64_t i = 0; i < slot->nr_regions; i++) {
+			const struct region *region = slot->regions[i];
+			struct trees *trees = &slot->index->trees[index_tree(slot->index, region->node)];
+			bool is_kept = region_holds_still(region) && unstable_tree_keeps(engine);
+			*(is_kept ? &trees->nr_still : &trees->nr_others) += region->nr_pages;
+		}
 }
 
 /* A new round: the unstable trees are dropped, and sized for what is queued. */
@@ -116,9 +108,10 @@ static void begin_round(struct engine *engine)
 {
 	engine->scan_round = engine->crawl_round;
 	assert(!(engine->scan_round >> ROUND_BITS));
+	count_queued_pages(engine);
 	for (struct index *index = engine->indexes; index; index = index->next)
 		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++)
-			drop_tree(index, tree);
+			unstable_tree_drop(index, tree);
 }
 
 static void complete_slot(struct mm_slot *slot)

@@ -332,6 +332,8 @@ struct trees {
 	struct forest stable;		/* merged contents; their bytes cannot change */
 	struct forest unstable;		/* pages of this round without a twin */
 	struct forest kept;		/* the same, and of earlier rounds: pages whose bytes hold still */
+	uint64_t nr_others;		/* scratch: pages of a new round that will be filed in @unstable */
+	uint64_t nr_still;		/* scratch: and in @kept */
 };
 
 /* What happened so far. */

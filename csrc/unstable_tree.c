@@ -107,11 +107,13 @@ void unstable_tree_detach(struct index *index, uint32_t item_ref)
 	index->pages_unshared--;
 }
 
-void unstable_tree_drop(struct index *index, uint32_t tree, uint64_t nr_others, uint64_t nr_still)
+void unstable_tree_drop(struct index *index, uint32_t tree)
 {
-	forest_reset(&index->trees[tree].unstable, nr_others);
-	if (!index->trees[tree].kept.nr_entries)
-		forest_reset(&index->trees[tree].kept, nr_still);
+	struct trees *trees = &index->trees[tree];
+	forest_reset(&trees->unstable, trees->nr_others);
+	if (!trees->kept.nr_entries)
+		forest_reset(&trees->kept, trees->nr_still);
+	trees->nr_others = trees->nr_still = 0;
 }
 
 void unstable_tree_drop_kept(struct index *index, uint32_t tree)

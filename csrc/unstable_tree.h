@@ -32,8 +32,8 @@ void unstable_tree_detach(struct index *index, uint32_t item_ref);
 void unstable_tree_leave_kept(struct index *index, uint32_t item_ref);
 /* A content has been merged without a search here: a kept item that equals @look's bytes gives way. */
 void unstable_tree_give_way(struct index *index, uint32_t tree, struct look *look);
-/* A new round: forgets one tree but for what is kept. There will be room for so many pages that may change, and that hold still. */
-void unstable_tree_drop(struct index *index, uint32_t tree, uint64_t nr_others, uint64_t nr_still);
+/* Forgets one tree but for what is kept, and has room for as many pages as its two scratch counts say; they are 0 then. */
+void unstable_tree_drop(struct index *index, uint32_t tree);
 /* From now on nothing of this tree is kept: its items are as if of an earlier round. */
 void unstable_tree_drop_kept(struct index *index, uint32_t tree);
 

@@ -4,6 +4,9 @@
  * Every stored count is compared with one made during the walk, every link with the one that answers
  * it. A fault is reported and the walk goes on; loops are bounded by the counts, so that a damaged
  * structure cannot hold it. Bytes that an owner changed are never a fault.
+ *
+ * Coverage: a condition of several parts has a test that breaks it, not one for each part; and bounds of loops are
+ * reached in structures that are damaged in ways nobody has thought of.
  */
 #include "check.h"
 

@@ -152,6 +152,49 @@ static void test_groups_and_matrix(void)
 		free(arrays[i]);
 }
 
+/* Groups of one domain only, of the size asked for, and without reading their pages. */
+static void test_groups_of_a_domain(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	uint8_t *pages = make_pages(engine, "aaabbc"), *others = make_pages(engine, "dd");
+	char text[100];
+	make_process_at(engine, pages, 6, 0, 0, false);
+	make_process_at(engine, others, 2, 0, 7, false);
+	full(engine);
+	full(engine);
+	EXPECT_EQUAL(lksm_nr_groups(engine, 7, 1), 1);
+	EXPECT_EQUAL(lksm_nr_groups(engine, 0, 3), 1);
+	struct lksm_group groups[2] = { { .pages = -1 }, { .pages = -1 } };
+	lksm_groups(engine, 7, 2, false, groups);
+	EXPECT(groups[0].pages == 2 && groups[0].digest == 0 && groups[1].pages == -1);
+	lksm_groups(engine, 0, 3, false, groups);
+	EXPECT(groups[0].pages == 3 && groups[1].pages == -1);
+	EXPECT_EQUAL(lksm_check(engine, text, sizeof(text)), 0);
+	DESTROY(engine);
+	free(pages);
+	free(others);
+}
+
+/* A process stays in its domain if there is no memory to tell aliases in the other one apart. */
+static void test_a_domain_without_memory_for_aliases(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	uint8_t *pages = make_pages(engine, "aab");
+	struct mm_slot *mover = make_process_at(engine, pages, 3, 0, 1, false);
+	make_process_at(engine, pages, 3, 0, 2, false);
+	full(engine);
+	for (int fails = 1; fails >= 0; fails--) {
+		if (fails)
+			fail_next(engine, 0);
+		EXPECT_EQUAL(lksm_process_set_domain(mover, 2), fails ? LKSM_NO_MEMORY : LKSM_OK);
+		EXPECT_EQUAL(mover->index->domain, fails ? 1 : 2);
+		EXPECT_SOUND(engine);
+		fail_no_more(engine);
+	}
+	DESTROY(engine);
+	free(pages);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
@@ -160,6 +203,8 @@ int main(void)
 		TEST(test_array_is_long_enough),
 		TEST(test_pages_out_of_range),
 		TEST(test_groups_and_matrix),
+		TEST(test_groups_of_a_domain),
+		TEST(test_a_domain_without_memory_for_aliases),
 	};
 	return run_tests(tests, NR_TESTS(tests));
 }

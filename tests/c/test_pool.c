@@ -170,6 +170,24 @@ static void test_create_may_fail(void)
 	expect_nothing_reserved(&memory);
 }
 
+/* What was reserved is made without memory; a reservation that fails can be made again. */
+static void test_reserve(void)
+{
+	struct memory memory = { 0 };
+	struct pool pool;
+	pool_init(&pool, &memory, LKSM_FOR_NODES, 16, 0);
+	memory.fail_at = 4;		/* two tables and a chunk; then the second chunk */
+	EXPECT(!pool_reserve(&pool, 2 * POOL_CHUNK_OBJECTS));
+	memory.fail_at = 0;
+	EXPECT(pool_reserve(&pool, 2 * POOL_CHUNK_OBJECTS));
+	memory.fail_at = memory.nr_allocations + 1;
+	memory.fail_count = 1000;
+	for (uint32_t i = 0; i < 2 * POOL_CHUNK_OBJECTS; i++)
+		EXPECT(pool_create(&pool));
+	pool_deinit(&pool);
+	expect_nothing_reserved(&memory);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
@@ -181,6 +199,7 @@ int main(void)
 		TEST(test_chunks),
 		TEST(test_growth_may_fail),
 		TEST(test_create_may_fail),
+		TEST(test_reserve),
 	};
 	return run_tests(tests, NR_TESTS(tests));
 }

@@ -175,6 +175,29 @@ static void test_groups_of_a_domain(void)
 	free(others);
 }
 
+/* A process that the cursor comes to is counted in its round, and a page that leaves others in its frame for its process. */
+static void test_what_a_scan_counts(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	uint8_t *pages = make_pages(engine, "aaa"), *others = make_pages(engine, "ab");
+	struct mm_slot *process = make_process(engine, pages, 3, false);
+	make_process(engine, others, 2, false);
+	full(engine);
+	EXPECT_EQUAL(counters_of(engine).nr_begun_slots, 2);
+	EXPECT_EQUAL(write_page(process, 1, 'x'), LKSM_OK);
+	lksm_begin_round(engine, 0);
+	EXPECT_EQUAL(counters_of(engine).nr_begun_slots, 0);
+	enqueue_all(engine);
+	EXPECT_EQUAL(scan_pages(engine, 2), 2);
+	EXPECT_EQUAL(counters_of(engine).nr_begun_slots, 1);
+	EXPECT_EQUAL(process->broken, 1);
+	scan_to_end(engine);
+	EXPECT_EQUAL(process->broken, 0);	/* since its last scan */
+	DESTROY(engine);
+	free(pages);
+	free(others);
+}
+
 /* A process stays in its domain if there is no memory to tell aliases in the other one apart. */
 static void test_a_domain_without_memory_for_aliases(void)
 {
@@ -204,6 +227,7 @@ int main(void)
 		TEST(test_pages_out_of_range),
 		TEST(test_groups_and_matrix),
 		TEST(test_groups_of_a_domain),
+		TEST(test_what_a_scan_counts),
 		TEST(test_a_domain_without_memory_for_aliases),
 	};
 	return run_tests(tests, NR_TESTS(tests));

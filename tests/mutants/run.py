@@ -2,7 +2,7 @@
 
 Each mutant is compiled in a directory of its own, with asserts on, and linked with every C test. It is killed
 by a test that fails, crashes, or takes too long; by the compiler, which counts too; or, if the C tests let it
-live, by the fast Python tests over an extension built from it. Exit status 1 if one survives or does not apply.
+live, by the fast Python tests over an extension built from it. Exit status 1 if one lives or does not apply.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Clock: TypeAlias = Callable[[], int]
+CpuClock: TypeAlias = Callable[[], float]
 
 
 class VirtualClock:

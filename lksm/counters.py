@@ -87,7 +87,8 @@ class ProcessStats:
     completed scans, three unless the engine was told otherwise, oldest first; nr_merged: their sum.
     nr_scans: pages visited since it was last queued. elapsed_ms: duration of its last completed scan.
     zero_pages: pages on the zero frame, inherited ones too. profit_bytes: pages merged and zero pages, in
-    bytes, less 64 bytes an item. mergeable: some page may be merged.
+    bytes, less 64 bytes an item. mergeable: some page may be merged. merge_any: all pages are offered, also
+    those that are mapped later.
     """
 
     pages: int
@@ -102,3 +103,4 @@ class ProcessStats:
     elapsed_ms: int
     profit_bytes: int
     mergeable: bool
+    merge_any: bool

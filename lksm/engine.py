@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from . import _fork
 from ._core import MAX_NODES, MAX_WINDOW, REASON_NAMES, Core
 from ._lock import FairLock
-from .clock import Clock, VirtualClock
+from .clock import Clock, CpuClock, VirtualClock
 from .counters import Counters, ScanReport
 from .crawler import RUN_ONESHOT, Mode
 from .driver import Driver
@@ -48,6 +48,9 @@ class Engine:
         Fixes which bytes keys are taken from. None: a random one. Counters and groups do not depend on it.
     clock
         Any callable that returns milliseconds; a `VirtualClock` in tests. None: the monotonic clock.
+    cpu_clock
+        Any callable that returns CPU milliseconds of the calling thread: what scans cost, for the knob
+        `advisor_mode`. None: the system's.
     initial_rounds
         The gate is closed in rounds below this: a page must hold still for a round first (spec 3.4.1). So
         many full scans come first when scans start by themselves (spec 5.3).
@@ -84,6 +87,7 @@ class Engine:
         nodes: int = 1,
         seed: int | None = None,
         clock: Clock | None = None,
+        cpu_clock: CpuClock | None = None,
         initial_rounds: int = 3,
         max_vips: int = 20,
         short_lived_ms: int = 100,
@@ -93,7 +97,7 @@ class Engine:
         filter: bool = False,  # noqa: A002
         filter_maturity: int = 5,
         filter_sweep_interval: int = 64,
-        **knobs: int,
+        **knobs: int | str,
     ) -> None:
         if policy not in ("lksm", "ksm"):
             raise ValueError(f"policy is {policy!r}, expected 'lksm' or 'ksm'")
@@ -115,7 +119,7 @@ class Engine:
         self._lock = FairLock()
         self._is_upstream = is_upstream
         self.knobs = Knobs({"smart_scan": int(is_upstream), **knobs}, self._lock, self._apply_knob)
-        self._check_start_values()
+        self._check_start_values(knobs)
         self.sysfs = Sysfs(self.knobs, self._show)
         self._core: Core | None = Core(
             page_size=page_size,
@@ -139,6 +143,7 @@ class Engine:
             self.knobs,
             self._lock,
             self._clock,
+            _thread_cpu_ms if cpu_clock is None else cpu_clock,
             page_size=page_size,
             nr_nodes=nodes,
             is_upstream=is_upstream,
@@ -448,21 +453,34 @@ class Engine:
 
     # --- knobs -----------------------------------------------------------------------------------
 
-    def _check_start_values(self) -> None:
+    def _check_start_values(self, given: Mapping[str, object]) -> None:
         knobs = self.knobs
         self._check_run(knobs.run)
         if knobs.one_shot_scanning and knobs.run != RUN_ONESHOT:
             raise KnobError(errno.EINVAL, "one_shot_scanning needs run 8")
+        if knobs.advisor_mode != "none":
+            if "pages_to_scan" in given:
+                self._check_no_advisor(knobs.pages_to_scan)
+            knobs.put("pages_to_scan", knobs.advisor_min_pages_to_scan)
+
+    def _check_no_advisor(self, pages_to_scan: int) -> None:
+        mode = self.knobs.advisor_mode
+        if mode != "none":
+            reason = f"the advisor sets it while advisor_mode is {mode}"
+            raise KnobError(errno.EINVAL, f"pages_to_scan cannot be {pages_to_scan}: {reason}")
 
     def _check_run(self, run: int) -> None:
         if self._is_upstream and run == RUN_ONESHOT:
             raise KnobError(errno.EINVAL, "run is 8, expected 0, 1 or 2 with policy 'ksm'")
 
-    def _apply_knob(self, name: str, value: int) -> None:
+    def _apply_knob(self, name: str, value: int | str) -> None:
         """What a new value does, before it is stored; the lock is held. KnobError refuses it."""
         core, scheduler = self._open, self._scheduler
         if scheduler.is_offlining and name in ("run", "max_page_sharing", "merge_across_nodes"):
             raise KnobError(errno.EBUSY, f"{name} cannot change while a memory node goes offline")
+        if isinstance(value, str):  # there is one such knob
+            scheduler.set_advisor(value)
+            return
         match name:
             case "run":
                 self._check_run(value)
@@ -476,6 +494,7 @@ class Engine:
                 if value != self.knobs.sleep_millisecs:
                     scheduler.end_nap()
             case "pages_to_scan":
+                self._check_no_advisor(value)
                 scheduler.scan_now()
             case "smart_scan":
                 core.set_smart_scan(bool(value))
@@ -622,6 +641,10 @@ class Engine:
 
 def _monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
+
+
+def _thread_cpu_ms() -> float:
+    return time.thread_time_ns() / 1_000_000
 
 
 def _check_page_size(page_size: object) -> None:

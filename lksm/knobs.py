@@ -10,8 +10,9 @@ import errno
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
+from . import advisor
 from ._lock import FairLock
 from .errors import KnobError
 
@@ -25,7 +26,7 @@ _SIGNED = re.compile(r"[+-]?[0-9]+\n?\Z", re.ASCII)
 
 @dataclass(frozen=True)
 class KnobSpec:
-    """One knob: its range as a test and in words, and how its text is parsed.
+    """One knob with a number: its range as a test and in words, and how its text is parsed.
 
     is_flag: True and False may be stored too. is_boolean: so they may, and the text is a kernel switch's.
     """
@@ -67,16 +68,53 @@ class KnobSpec:
             raise _error(errno.EINVAL, self, text)
         return int(match.lastgroup == "on")
 
+    def show(self, value: object) -> str:
+        """The text of a value, without the newline."""
+        return f"{value}"
 
-def _error(code: int, spec: KnobSpec, value: object) -> KnobError:
+
+@dataclass(frozen=True)
+class WordSpec:
+    """One knob whose value is a word out of a few."""
+
+    name: str
+    words: tuple[str, ...]
+
+    @property
+    def default(self) -> str:
+        return self.words[0]
+
+    @property
+    def range_text(self) -> str:
+        return " or ".join(self.words)
+
+    def check(self, value: object) -> str:
+        """The value if it is one of the words; KnobError (EINVAL) otherwise."""
+        if not isinstance(value, str) or value not in self.words:
+            raise _error(errno.EINVAL, self, value)
+        return value
+
+    def parse(self, text: str) -> str:
+        """The word, with a final newline or without."""
+        return self.check(text.removesuffix("\n"))
+
+    def show(self, value: object) -> str:
+        """All words, and the one in force in brackets: `[none] scan-time`."""
+        return " ".join(f"[{word}]" if word == value else word for word in self.words)
+
+
+Spec: TypeAlias = KnobSpec | WordSpec
+
+
+def _error(code: int, spec: Spec, value: object) -> KnobError:
     return KnobError(code, f"{spec.name} is {value!r:.60}, expected {spec.range_text}")
 
 
-def _u32(name: str, default: int, unit: str = "") -> KnobSpec:
-    return KnobSpec(name, default, lambda value: 0 <= value <= _U32_MAX, f"0 to {_U32_MAX}{unit}")
+def _u32(name: str, default: int, least: int = 0) -> KnobSpec:
+    return KnobSpec(name, default, lambda value: least <= value <= _U32_MAX, f"{least} to {_U32_MAX}")
 
 
-SPECS: Mapping[str, KnobSpec] = {
+SPECS: Mapping[str, Spec] = {
     spec.name: spec
     for spec in (
         KnobSpec("run", 0, lambda value: value in (0, 1, 2, 8), "0, 1, 2 or 8"),
@@ -92,13 +130,19 @@ SPECS: Mapping[str, KnobSpec] = {
         _u32("stable_node_chains_prune_millisecs", 2000),
         KnobSpec("smart_scan", 0, lambda value: value in (0, 1), "0 or 1", is_boolean=True),
         KnobSpec("use_zero_pages", 0, lambda value: value in (0, 1), "0 or 1", is_boolean=True),
+        WordSpec("advisor_mode", advisor.MODES),
+        _u32("advisor_max_cpu", 70),
+        _u32("advisor_min_pages_to_scan", 500),
+        _u32("advisor_max_pages_to_scan", 30000),
+        _u32("advisor_target_scan_time", 200, least=1),
     )
 }
 
-Apply = Callable[[str, int], None]
+Apply = Callable[[str, int | str], None]
+_Value = TypeVar("_Value", int, str)
 
 
-class _Knob:
+class _Knob(Generic[_Value]):
     """One attribute of `Knobs`: reads the value, stores through the lock."""
 
     def __init__(self, name: str) -> None:
@@ -106,13 +150,16 @@ class _Knob:
         self.__doc__ = f"{name}: {SPECS[name].range_text}"
 
     @overload
-    def __get__(self, knobs: None, owner: type[Knobs]) -> _Knob: ...
+    def __get__(self, knobs: None, owner: type[Knobs]) -> _Knob[_Value]: ...
     @overload
-    def __get__(self, knobs: Knobs, owner: type[Knobs]) -> int: ...
-    def __get__(self, knobs: Knobs | None, owner: type[Knobs]) -> int | _Knob:
-        return self if knobs is None else knobs._values[self._name]
+    def __get__(self, knobs: Knobs, owner: type[Knobs]) -> _Value: ...
+    def __get__(self, knobs: Knobs | None, owner: type[Knobs]) -> _Value | _Knob[_Value]:
+        if knobs is None:
+            return self
+        value: _Value = knobs._values[self._name]
+        return value
 
-    def __set__(self, knobs: Knobs, value: int) -> None:
+    def __set__(self, knobs: Knobs, value: _Value) -> None:
         knobs._store(self._name, value)
 
 
@@ -129,24 +176,33 @@ class Knobs:
     long a content that had several frames and has one left may still count as a chain. smart_scan: 1 visits
     pages that never merge less and less often. use_zero_pages: 1 puts pages of zeros on the zero frame, from
     their next visit on; what is there stays there.
+    advisor_mode: "scan-time" sets `pages_to_scan` at the end of every full scan, so that the next takes about
+    advisor_target_scan_time seconds and at most advisor_max_cpu per cent of a CPU; it starts with
+    advisor_min_pages_to_scan and never exceeds advisor_max_pages_to_scan. Nobody else may store
+    `pages_to_scan` then (EINVAL). "none", the default: no advisor; it becomes 100.
     """
 
     __slots__ = ("_apply", "_lock", "_values")
 
-    run = _Knob("run")
-    sleep_millisecs = _Knob("sleep_millisecs")
-    pages_to_scan = _Knob("pages_to_scan")
-    scan_boost = _Knob("scan_boost")
-    one_shot_scanning = _Knob("one_shot_scanning")
-    full_scan_interval = _Knob("full_scan_interval")
-    max_page_sharing = _Knob("max_page_sharing")
-    merge_across_nodes = _Knob("merge_across_nodes")
-    stable_node_chains_prune_millisecs = _Knob("stable_node_chains_prune_millisecs")
-    smart_scan = _Knob("smart_scan")
-    use_zero_pages = _Knob("use_zero_pages")
+    run = _Knob[int]("run")
+    sleep_millisecs = _Knob[int]("sleep_millisecs")
+    pages_to_scan = _Knob[int]("pages_to_scan")
+    scan_boost = _Knob[int]("scan_boost")
+    one_shot_scanning = _Knob[int]("one_shot_scanning")
+    full_scan_interval = _Knob[int]("full_scan_interval")
+    max_page_sharing = _Knob[int]("max_page_sharing")
+    merge_across_nodes = _Knob[int]("merge_across_nodes")
+    stable_node_chains_prune_millisecs = _Knob[int]("stable_node_chains_prune_millisecs")
+    smart_scan = _Knob[int]("smart_scan")
+    use_zero_pages = _Knob[int]("use_zero_pages")
+    advisor_mode = _Knob[str]("advisor_mode")
+    advisor_max_cpu = _Knob[int]("advisor_max_cpu")
+    advisor_min_pages_to_scan = _Knob[int]("advisor_min_pages_to_scan")
+    advisor_max_pages_to_scan = _Knob[int]("advisor_max_pages_to_scan")
+    advisor_target_scan_time = _Knob[int]("advisor_target_scan_time")
 
-    def __init__(self, values: Mapping[str, int], lock: FairLock, apply: Apply) -> None:
-        self._values = {name: spec.default for name, spec in SPECS.items()}
+    def __init__(self, values: Mapping[str, int | str], lock: FairLock, apply: Apply) -> None:
+        self._values: dict[str, Any] = {name: spec.default for name, spec in SPECS.items()}
         for name, value in values.items():
             if name not in SPECS:
                 raise KnobError(errno.ENOENT, f"there is no knob {name!r}")
@@ -192,9 +248,11 @@ class Sysfs:
         self._show = show
 
     def read(self, name: str) -> str:
-        """Text and a newline: a number, but for `region_share`. KnobError: ENOENT for an unknown name."""
+        """Text and a newline: a number, but for `advisor_mode` and `region_share`. KnobError: ENOENT for an
+        unknown name.
+        """
         if name in SPECS:
-            return f"{getattr(self._knobs, name)}\n"
+            return f"{SPECS[name].show(getattr(self._knobs, name))}\n"
         if name in READ_ONLY:
             return f"{self._show(_COUNTERS.get(name, name))}\n"
         raise KnobError(errno.ENOENT, f"there is no knob {name!r}")

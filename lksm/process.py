@@ -75,6 +75,7 @@ class Process:
         self._immutable = immutable
         self._tracked = tracked
         self._domain = domain
+        self._merge_any = False
         self.name = name
         self.pid = pid
         self.faults = 0
@@ -152,7 +153,7 @@ class Process:
     def stats(self) -> ProcessStats:
         """What this process contributes to the counters (spec 12.6)."""
         with self._host.lock:
-            status = self._alive.status()
+            status, merge_any = self._alive.status(), self._merge_any
         return ProcessStats(
             pages=status.nr_mapped,
             rmap_items=status.rmap_items,
@@ -167,6 +168,7 @@ class Process:
             profit_bytes=(status.merging_pages + status.zero_pages) * self._host.page_size
             - status.rmap_items * _ITEM_BYTES,
             mergeable=status.is_mergeable,
+            merge_any=merge_any,
         )
 
     # --- its memory ------------------------------------------------------------------------------
@@ -210,7 +212,8 @@ class Process:
             self.faults += stop - start
 
     def map(self, region: Region) -> None:
-        """Adds a region; pages above it get higher numbers. A crawl makes its pages mergeable, as in attach.
+        """Adds a region; pages above it get higher numbers. A crawl makes its pages mergeable, as in attach;
+        with `merge_any` they are so at once.
 
         It may lie over pages that are absent or unmapped: they keep their numbers. InvalidMemory: not whole
         pages, or it lies over a page that is present.
@@ -222,6 +225,8 @@ class Process:
             runs = sorted([*self._runs, run], key=lambda each: each.address)
             self._alive.map(run, is_immutable=self._immutable, is_tracked=self._tracked)
             self._runs = runs  # keeps the array alive; nothing that may fail stands in between
+            if self._merge_any and self._alive.join():
+                self._host.register(self)
             self._host.changed()
 
     def unmap(self, start: int, stop: int) -> None:
@@ -258,6 +263,29 @@ class Process:
             start, stop = self._range(start, self.nr_pages if stop is None else stop)
             core.advise(start, stop, is_mergeable=advice == "mergeable")
             if advice == "mergeable" and core.status().is_mergeable:
+                self._host.register(self)
+
+    @property
+    def merge_any(self) -> bool:
+        """Are all pages offered for merging, also those of regions that are mapped later? (spec 12.1)
+
+        True registers the process and is `advise("mergeable")` for all pages, opted out or not. False is
+        `advise("unmergeable")` for all: merged pages are private at once, and no crawl marks them again. To
+        set what is set already does nothing. A forked child inherits it.
+        """
+        with self._host.lock:
+            _ = self._alive
+            return self._merge_any
+
+    @merge_any.setter
+    def merge_any(self, is_wanted: bool) -> None:
+        with self._host.lock:
+            core = self._alive
+            if bool(is_wanted) == self._merge_any:
+                return
+            core.advise(0, self.nr_pages, is_mergeable=bool(is_wanted))
+            self._merge_any = bool(is_wanted)
+            if self._merge_any:
                 self._host.register(self)
 
     # --- its life --------------------------------------------------------------------------------
@@ -297,7 +325,7 @@ class Process:
             self._host.thaw(self)
 
     def fork(self, name: str | None = None) -> Process:
-        """A child that shares this process's regions, and its registration and advice.
+        """A child that shares this process's regions, and its registration, advice and `merge_any`.
 
         Before the first `write` to a shared page, by either side, the child gets a copy of that page.
         Writes with plain numpy reach both. Pages that both still share are one page: never a saving.
@@ -317,6 +345,7 @@ class Process:
                     frozen=False,
                     runtime_ms=0,
                 )
+                child._merge_any = self._merge_any
             except BaseException:
                 core.destroy()
                 raise

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
-from . import crawler
+from . import advisor, crawler
 from ._core import Core
 from ._lock import FairLock
-from .clock import Clock
+from .clock import Clock, CpuClock
 from .counters import ScanReport
 from .crawler import (
     RUN_MERGE,
@@ -30,6 +31,7 @@ from .crawler import (
 from .errors import OutOfMemory
 from .knobs import Knobs
 from .process import Process
+from .stopwatch import Stopwatch
 
 _SLICE_BYTES = 1 << 24  # visited before other threads get their turn
 _RETRY_MS = 1000  # after a batch that found no memory
@@ -54,6 +56,7 @@ class Scheduler:
         knobs: Knobs,
         lock: FairLock,
         clock: Clock,
+        cpu_clock: CpuClock,
         *,
         page_size: int,
         nr_nodes: int,
@@ -94,7 +97,9 @@ class Scheduler:
         self._nr_full = 0  # full scans among these
         self._began = 0
         self._nap_until = 0
-        self._unboosted: int | None = None  # pages_to_scan as it was before a boost
+        self._unboosted: int | None = None  # what pages_to_scan is when the boost is over
+        self._stopwatch = Stopwatch(clock, cpu_clock)
+        self._history = advisor.History()
         self.full_scans = 0
         self.last_scan_ms = 0
         self.proc_scan_ms = 0
@@ -294,6 +299,7 @@ class Scheduler:
         self._core.begin_round(now)
         self._nr_prepared += 1
         self._began = now
+        self._stopwatch.restart()
         if self._core.has_queue():
             self.mode, self._cause, self._serves_request = mode, cause, cause == "request"
             if mode == "partial":
@@ -359,6 +365,7 @@ class Scheduler:
             self.scan_due = self._next_batch()
             if self.scan_due is None or self._now() < self.scan_due:
                 return self.scan_due
+            self._stopwatch.nap_ended()
             nr_pages, prepared = self._knobs.pages_to_scan, self._nr_prepared
         try:
             self.batch(nr_pages, lambda: self._nr_prepared == prepared and not self._is_parked)
@@ -395,7 +402,7 @@ class Scheduler:
                     break
                 wanted = min(slice_pages, nr_pages - visited)
                 try:
-                    found = self._core.scan(wanted, self._now())
+                    found = self._stopwatch.run(partial(self._core.scan, wanted, self._now()))
                 except OutOfMemory:
                     if not visited:
                         raise
@@ -410,7 +417,26 @@ class Scheduler:
         if self.mode is not None and not self._core.has_queue():
             if self.mode == "full":
                 self.full_scans += 1
+                self._ask_advisor()
             self._wrap_up()
+
+    def _ask_advisor(self) -> None:
+        """A full scan is complete: the advisor, if there is one, says how large batches are from now on."""
+        knobs = self._knobs
+        if knobs.advisor_mode == "none":
+            return
+        self._history, nr_pages = advisor.advise(
+            self._history,
+            advisor.Wishes(
+                target_scan_time=knobs.advisor_target_scan_time,
+                max_cpu=knobs.advisor_max_cpu,
+                max_pages=knobs.advisor_max_pages_to_scan,
+            ),
+            pages_to_scan=knobs.pages_to_scan,
+            elapsed_ms=self._stopwatch.elapsed_ms,
+            cpu_ms=self._stopwatch.cpu_ms,
+        )
+        knobs.put("pages_to_scan", nr_pages)
 
     def _wrap_up(self) -> None:
         """The end of a scan, finished or not: chains, statistics; the next may be prepared (6.3, 6.5)."""
@@ -469,6 +495,22 @@ class Scheduler:
             self.set_run(RUN_STOP)
         finally:
             self._knobs.put("run", RUN_STOP)
+
+    def set_advisor(self, mode: str) -> None:
+        """What a new value of `advisor_mode` does, before it is stored (spec 12.4).
+
+        A boost goes on until its partial scan ends; the new batch size is for what comes then.
+        """
+        if mode == self._knobs.advisor_mode:
+            return
+        self._history = advisor.History()
+        is_off = mode == "none"
+        nr_pages = advisor.PAGES_WITHOUT_ADVISOR if is_off else self._knobs.advisor_min_pages_to_scan
+        if self._unboosted is None:
+            self._knobs.put("pages_to_scan", nr_pages)
+        else:
+            self._unboosted = nr_pages
+        self.scan_now()
 
     def end_nap(self) -> None:
         """`sleep_millisecs` has another value (spec 6.2)."""

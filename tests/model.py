@@ -160,10 +160,25 @@ class Space:
     faults: int = 0
     faults_seen: int = 0  # when it was registered, or last chosen for its merges
     domain: int = 0
+    merge_any: bool = False  # all its pages are offered, later ones too (12.1)
 
     @property
     def is_mergeable(self) -> bool:
         return any(page.scannable for page in self.pages)
+
+    def stats(self) -> dict[str, int]:
+        """What it contributes to the counters (12.6)."""
+        states = [page.item.state for page in self.pages if page.item is not None]
+        merging, zero_pages = states.count(State.STABLE), sum(page.zero for page in self.pages)
+        return {
+            "rmap_items": len(states),
+            "merging_pages": merging,
+            "unshared": states.count(State.UNSTABLE),
+            "volatile": states.count(State.VOLATILE),
+            "zero_pages": zero_pages,
+            "mergeable": self.is_mergeable,
+            "merge_any": self.merge_any,
+        }
 
 
 def is_zero(page: Page) -> bool:
@@ -351,7 +366,7 @@ class Model:
 
     def fork(self, parent: Space) -> Space:
         """The child looks at the parent's cells, inherits what is mergeable, and waits for the next crawl."""
-        child = Space(family=parent.family, runtime_ms=0, domain=parent.domain)
+        child = Space(family=parent.family, runtime_ms=0, domain=parent.domain, merge_any=parent.merge_any)
         if parent.registered is not None:
             self._register(child)
         areas = {id(page.area): Area(page.area.nr_pages, page.area.key) for page in parent.pages}
@@ -387,6 +402,8 @@ class Model:
         space.pages[at:at] = self._area(space, cells, None, key, node)
         if self._is_under_cursor(space) and self.cursor is not None and self.cursor >= at:
             self.cursor += len(cells)
+        if space.merge_any:
+            self._join(space)
 
     def unmap(self, space: Space, start: int, stop: int) -> None:
         for page in space.pages[start:stop]:
@@ -434,6 +451,16 @@ class Model:
                 item.state, item.node, item.page.private = State.VOLATILE, None, False
             frame.items = []
             self._remove_node(frame)
+
+    def set_merge_any(self, space: Space, is_on: bool) -> None:
+        """All pages are offered, or taken out; setting what is set does nothing (12.1)."""
+        if space.merge_any == is_on:
+            return
+        space.merge_any = is_on
+        self.advise(space, is_on, 0, len(space.pages))
+        if is_on and space.registered is None:  # though it has nothing to offer
+            self._register(space)
+            self._enqueue(space)
 
     def freeze(self, space: Space) -> None:
         space.frozen = True

@@ -34,6 +34,15 @@ NAMES = {
     "pages_skipped": "pages_skipped",
     "ksm_zero_pages": "zero_pages",
 }
+# what /proc/PID/ksm_stat calls it, and what ProcessStats calls it
+STATISTICS = {
+    "ksm_rmap_items": "rmap_items",
+    "ksm_zero_pages": "zero_pages",
+    "ksm_merging_pages": "merging_pages",
+    "ksm_process_profit": "profit_bytes",
+    "ksm_merge_any": "merge_any",
+    "ksm_mergeable": "mergeable",
+}
 _PATIENCE_SECONDS = 120.0
 
 
@@ -53,6 +62,34 @@ class Twin:
         self.child.write(0, page * PAGE_SIZE + offset, data)
         self.process.write(page, data, offset)
 
+    def map(self, picture: str, *, advise: bool = False) -> None:
+        """One more area, behind the others here; offered for merging or not. `write` does not reach it."""
+        memory = pages(picture)
+        last = self.process.regions[-1]
+        address = last.address + last.array.nbytes
+        self.child.map(memory, advise=advise)
+        first = self.process.nr_pages
+        self.process.map(lksm.Region(address, memory))
+        if advise:
+            self.process.advise("mergeable", first)
+
+    def merge_any(self, is_wanted: bool) -> None:
+        self.child.merge_any(is_wanted)
+        self.process.merge_any = is_wanted
+
+    def statistics(self) -> tuple[dict[str, int], dict[str, int]]:
+        """What the kernel says of this process, and the engine, as far as both do.
+
+        The kernel calls a process mergeable for an area that was offered, even if no page of it is there any
+        more; the engine for pages that are (docs/kernel-map.md).
+        """
+        there, stats = self.child.statistics(), self.process.stats()
+        if stats.pages < self.process.nr_pages:
+            there.pop("ksm_mergeable", None)
+        names = [name for name in STATISTICS if name in there]
+        here = {name: int(getattr(stats, STATISTICS[name])) for name in names}
+        return {name: there[name] for name in names}, here
+
     def unmergeable(self, start: int, stop: int) -> None:
         """Take pages out; what was merged of them is private again."""
         self.child.advise(0, "unmergeable", start, stop - start)
@@ -71,9 +108,18 @@ class Twin:
         self.child.exit()
         self.process.exit()
 
+    def unmap(self) -> None:
+        """The first area goes."""
+        self.child.unmap(0)
+        self.process.unmap(0, self._nr_first)
+
+    @property
+    def _nr_first(self) -> int:
+        return self.process.regions[0].array.nbytes // PAGE_SIZE
+
     def check_bytes(self) -> None:
-        """The child reads the same bytes as the process."""
-        nr_pages = self.process.nr_pages
+        """The child reads the same bytes in its first area as the process."""
+        nr_pages = self._nr_first
         assert self.child.read(0, 0, nr_pages * PAGE_SIZE) == self.process.read(0, nr_pages).tobytes()
 
 
@@ -85,23 +131,48 @@ class Frame:
     holders: list[Twin]
 
 
+class KsmdTime:
+    """CPU milliseconds of ksmd, for an engine whose advisor is to hear what the kernel's does.
+
+    The kernel's counts what ksmd has used since it last looked; when it has forgotten that, since boot.
+    """
+
+    def __init__(self, ksm: Ksm) -> None:
+        self._ksm = ksm
+        self._seen = 0.0
+        self._is_in_batch = False
+
+    def __call__(self) -> float:
+        """Asked when a batch begins and when it ends."""
+        self._is_in_batch = not self._is_in_batch
+        if not self._is_in_batch:
+            self._seen = self._ksm.cpu_seconds() * 1000
+        return self._seen
+
+    def forget(self) -> None:
+        self._seen = 0.0
+
+
 class SideBySide:
     """The kernel's KSM and an engine, pass by pass."""
 
-    def __init__(self, ksm: Ksm, engine: lksm.Engine, children: ExitStack, tally: list[int]) -> None:
+    def __init__(
+        self, ksm: Ksm, ksmd: KsmdTime, engine: lksm.Engine, children: ExitStack, tally: list[int]
+    ) -> None:
         self.ksm = ksm
+        self.ksmd = ksmd
         self.engine = engine
         self._children = children
         self._tally = tally
         self.twins: list[Twin] = []
         self.nr_passes = 0
 
-    def start(self, picture: str | Pages) -> Twin:
-        """A new process with these pages, offered for merging."""
+    def start(self, picture: str | Pages, *, advise: bool = True) -> Twin:
+        """A new process with these pages, offered for merging or not."""
         memory = pages(picture) if isinstance(picture, str) else picture
         child = self._children.enter_context(Child())
-        child.map(memory)
-        twin = Twin(child, self.engine.attach(memory, mergeable=True))
+        child.map(memory, advise=advise)
+        twin = Twin(child, self.engine.attach(memory, mergeable=advise))
         self.twins.append(twin)
         return twin
 
@@ -162,6 +233,12 @@ class SideBySide:
         here = {name: value for name, value in counters(self.engine).items() if name in there}
         where = f"pass {self.nr_passes}: the kernel counts {there}, the engine {here}"
         assert (in_sums(here) if sums else here) == (in_sums(there) if sums else there), where
+        for number, twin in enumerate(self.twins):
+            told, known = twin.statistics()
+            if sums:  # which page of several finds a twin depends on the order of the walk too
+                told, known = (_without_merges(each) for each in (told, known))
+            where = f"pass {self.nr_passes}, process {number}: the kernel says {told}, the engine {known}"
+            assert known == told, where
         assert self.engine.check() == []
 
 
@@ -176,6 +253,11 @@ def in_sums(values: dict[str, int]) -> dict[str, int]:
     return {"in a tree": sum(values[name] for name in joined)} | {
         name: value for name, value in apart.items() if not name.startswith("stable_node_")
     }
+
+
+def _without_merges(statistics: dict[str, int]) -> dict[str, int]:
+    names = ("ksm_merging_pages", "ksm_process_profit")
+    return {name: value for name, value in statistics.items() if name not in names}
 
 
 def counters(engine: lksm.Engine) -> dict[str, int]:
@@ -195,7 +277,7 @@ class Referee:
         return len(self._tally)
 
     @contextmanager
-    def __call__(self, **knobs: int) -> Iterator[SideBySide]:
+    def __call__(self, **knobs: int | str) -> Iterator[SideBySide]:
         """Both with these knobs, and nothing in them; the children exit at the end of the block.
 
         Skips the test where the kernel's KSM cannot be driven, or lacks such a knob.
@@ -205,8 +287,11 @@ class Referee:
                 ksm = stack.enter_context(driving(knobs, patience_seconds=_PATIENCE_SECONDS))
             except KsmUnavailable as reason:
                 pytest.skip(str(reason))
-            engine = stack.enter_context(lksm.Engine(policy="ksm", **knobs))
-            yield SideBySide(ksm, engine, stack.enter_context(ExitStack()), self._tally)
+            ksmd = KsmdTime(ksm)
+            engine = stack.enter_context(
+                lksm.Engine(policy="ksm", cpu_clock=ksmd, auto_join=False, **knobs)  # type: ignore[arg-type]
+            )
+            yield SideBySide(ksm, ksmd, engine, stack.enter_context(ExitStack()), self._tally)
 
 
 def needs_engine_knob(name: str) -> pytest.MarkDecorator:

@@ -1,16 +1,21 @@
 """Extensions: rows 95-101 of section 13.6 of the specification, one test per row, as they come.
 
 General profit reads as docs/design.md says: saved bytes less what the engine really holds for bookkeeping.
-Not here yet: row 96 (advisor), row 98 (statistics of processes), row 99 (merge-any). Row 95, the schedule of
-smart scan, is in tests/c/test_smart_scan.c.
+Row 95, the schedule of smart scan, is in tests/c/test_smart_scan.c.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
+from typing import Literal
+
 import numpy as np
+import pytest
 
 import lksm
-from helpers import PAGE_SIZE, content, expect, pages, unique_pages
+from helpers import PAGE_SIZE, content, expect, ids, pages, repeated, unique_pages
+from lksm import advisor
 
 
 def expected_profit(engine: lksm.Engine) -> int:
@@ -18,6 +23,46 @@ def expected_profit(engine: lksm.Engine) -> int:
     counters, memory = engine.counters(), engine.memory()
     bookkeeping = sum(memory.values()) - memory["frames"]
     return (counters.pages_sharing + counters.zero_pages) * PAGE_SIZE - bookkeeping
+
+
+def test_row_96_the_advisors_arithmetic() -> None:
+    """Nothing known, 500 pages, a scan of 400 s with 4 s of CPU time: 5000; the same again: 30000."""
+    wishes = advisor.Wishes(target_scan_time=200, max_cpu=70, max_pages=30000)
+    history, nr_pages = advisor.advise(
+        advisor.History(), wishes, pages_to_scan=500, elapsed_ms=400_000, cpu_ms=4000
+    )
+    assert nr_pages == 5000
+    history, nr_pages = advisor.advise(
+        history, wishes, pages_to_scan=nr_pages, elapsed_ms=400_000, cpu_ms=4000
+    )
+    assert nr_pages == 30000
+    assert history == advisor.History(seconds=400, change=51)
+
+
+@pytest.mark.parametrize("policy", ["lksm", "ksm"])
+def test_row_96_an_advised_engine(policy: Literal["lksm", "ksm"]) -> None:
+    """The same through an engine, whose `pages_to_scan` nobody else may store until the mode is none."""
+    clock, cpu = lksm.VirtualClock(), itertools.count(0, 1000)  # a batch looks twice: it takes 1000 ms
+    engine = lksm.Engine(policy=policy, clock=clock, smart_scan=0, cpu_clock=lambda: next(cpu))
+
+    def scan_for_400_s() -> int:
+        engine.crawl("full")
+        for _ in range(4):
+            clock.tick(100_000)
+            assert engine.scan(1) == 1
+        return engine.knobs.pages_to_scan
+
+    engine.attach(pages("a b c d"), mergeable=True)
+    engine.sysfs.write("advisor_mode", "scan-time")
+    assert engine.sysfs.read("pages_to_scan") == "500\n"
+    assert scan_for_400_s() == 5000
+    assert scan_for_400_s() == 30000
+    with pytest.raises(lksm.KnobError, match="pages_to_scan") as error:
+        engine.sysfs.write("pages_to_scan", "100")
+    assert error.value.errno == errno.EINVAL
+    engine.sysfs.write("advisor_mode", "none")
+    assert engine.sysfs.read("pages_to_scan") == "100\n"
+    assert engine.check() == []
 
 
 def test_row_97_zero_counter_and_profit(engine: lksm.Engine) -> None:
@@ -49,6 +94,59 @@ def test_row_97_zero_pages_of_a_domain(engine: lksm.Engine) -> None:
     engine.attach(pages("0 a"), domain=2, mergeable=True)
     engine.full()
     assert [engine.counters(domain).zero_pages for domain in (0, 1, 2, None)] == [0, 3, 1, 4]
+
+
+def test_row_98_statistics_of_processes(engine: lksm.Engine) -> None:
+    """What processes merge adds up to shared and sharing pages; profit counts 64 bytes an item."""
+    engine.knobs.use_zero_pages = True
+    processes = [engine.attach(pages(picture)) for picture in ("a a b 0 c", "a b b", "0 d", "e")]
+    silent = engine.attach(pages("a"), mergeable=False)
+    processes[2].merge_any = True
+    for _ in range(3):
+        engine.full()
+        counters, stats = engine.counters(), [process.stats() for process in processes]
+        assert sum(each.merging_pages for each in stats) == counters.pages_shared + counters.pages_sharing
+        assert sum(each.rmap_items for each in stats) == counters.rmap_items
+        assert sum(each.zero_pages for each in stats) == counters.zero_pages
+        for each in stats:
+            saved = (each.merging_pages + each.zero_pages) * PAGE_SIZE
+            assert each.profit_bytes == saved - each.rmap_items * 64
+        assert engine.check() == []
+    assert [each.merging_pages for each in stats] == [3, 3, 0, 0]
+    assert [each.zero_pages for each in stats] == [1, 0, 1, 0]
+    assert [each.rmap_items for each in stats] == [4, 3, 1, 1]
+    assert [each.merge_any for each in stats] == [False, False, True, False]
+    assert all(each.mergeable for each in stats)
+    assert not silent.stats().mergeable and not silent.stats().merge_any
+    processes[0].advise("unmergeable")
+    assert not processes[0].stats().mergeable
+    assert processes[0].stats().merging_pages == 3  # until the next visit, as every counter
+    engine.full()
+    assert processes[0].stats().profit_bytes == 0
+
+
+def test_row_99_merge_any(engine: lksm.Engine) -> None:
+    """Set: all pages that may be are mergeable, those mapped later and a fork's too. Cleared: all private."""
+    excluded = lksm.Region(64 * PAGE_SIZE, pages("a"), flags=lksm.RegionFlag.HUGETLB)
+    process = engine.attach([lksm.Region(0, repeated("a", 3)), excluded], mergeable=False)
+    process.merge_any = True
+    process.map(lksm.Region(16 * PAGE_SIZE, repeated("a", 2)))
+    engine.full()
+    expect(engine, shared=1, sharing=4)
+    child = process.fork()
+    assert child.stats().merge_any and child.stats().mergeable
+    expect(engine, scanning_process=2)
+    child.map(lksm.Region(32 * PAGE_SIZE, repeated("a", 2)))
+    engine.full()
+    assert [frame >= 0 for frame in ids(engine, child)] == [True] * 7 + [False]
+    expect(engine, shared=1, sharing=6)
+    for each in (process, child):
+        each.merge_any = False
+        assert ids(engine, each) == [-1] * each.nr_pages
+        assert not each.stats().merge_any and not each.stats().mergeable
+    engine.full()
+    engine.full()
+    expect(engine, shared=0, sharing=0, rmap_items=0, scanning_process=0)
 
 
 def library(name: str, nr_pages: int, offsets: dict[int, str]) -> lksm.Region:

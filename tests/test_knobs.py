@@ -20,13 +20,18 @@ UNSIGNED = {
     "pages_to_scan": 100,
     "full_scan_interval": 60_000,
     "stable_node_chains_prune_millisecs": 2000,
+    "advisor_max_cpu": 70,
+    "advisor_min_pages_to_scan": 500,
+    "advisor_max_pages_to_scan": 30_000,
+    "advisor_target_scan_time": 200,
 }
 SIGNED = {"scan_boost": 100, "one_shot_scanning": 0, "max_page_sharing": 256}
 SWITCHES = {"smart_scan": 0, "use_zero_pages": 0}
 NUMBERS = {**UNSIGNED, **SIGNED}
 DEFAULTS = {**NUMBERS, **SWITCHES}
 PRUNE = "stable_node_chains_prune_millisecs"
-MILLISECONDS = ("sleep_millisecs", "pages_to_scan", "full_scan_interval", PRUNE)  # and pages: any 32 bits
+ADVISOR = ("advisor_max_cpu", "advisor_min_pages_to_scan", "advisor_max_pages_to_scan")
+MILLISECONDS = ("sleep_millisecs", "pages_to_scan", "full_scan_interval", PRUNE, *ADVISOR)  # any 32 bits
 COUNTER_FILES = [
     "full_scans",
     "scanning_process",
@@ -100,7 +105,9 @@ def test_attributes_and_files_are_one(engine: lksm.Engine, name: str, value: int
     + [(name, value) for name in ("sleep_millisecs", "full_scan_interval", PRUNE) for value in (-1, 2**32)]
     + [("scan_boost", value) for value in (0, 99, 10_001, -100)]
     + [("one_shot_scanning", value) for value in (0, 3, -1)]
-    + [("smart_scan", value) for value in (2, -1)],
+    + [("smart_scan", value) for value in (2, -1)]
+    + [(name, value) for name in ADVISOR for value in (-1, 2**32)]
+    + [("advisor_target_scan_time", value) for value in (0, -1, 2**32)],
 )
 def test_values_out_of_range(engine: lksm.Engine, name: str, value: int) -> None:
     """A value outside the range is refused by attribute and keyword, and the old one stays."""

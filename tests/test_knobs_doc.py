@@ -15,7 +15,7 @@ BY_NAME = {row[0].strip("`"): row for row in ROWS if row[0].startswith("`")}
 
 
 @pytest.mark.parametrize("spec", knobs.SPECS.values(), ids=lambda spec: spec.name)
-def test_writable_knob_is_described(spec: knobs.KnobSpec) -> None:
+def test_writable_knob_is_described(spec: knobs.Spec) -> None:
     """Default and range of every knob stand in the table as the code has them."""
     row = BY_NAME[spec.name]
     assert row[1] == str(spec.default)

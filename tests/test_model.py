@@ -142,6 +142,7 @@ class EngineAndModel(RuleBasedStateMachine):
         self.all: list[Both] = []
         self.arrays: list[Array] = []
         self.tables: list[list[int]] = []
+        self.frame_of: dict[Node, int] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "engine"):
@@ -158,9 +159,19 @@ class EngineAndModel(RuleBasedStateMachine):
             for p, frame in zip(both.space.pages, table, strict=True)
         }
         for node in targets:
+            if self.frame_of.get(node) == frames[id(page)]:
+                return node
+        for node in targets:
             if any(frames[id(item.page)] == frames[id(page)] for item in node.items):
                 return node
         return targets[0]
+
+    def note_frames(self) -> None:
+        """Which frame is which node: later all its pages may be private, and show it no more."""
+        for both, table in zip(self.all, self.tables_now(), strict=True):
+            for page, frame in zip(both.space.pages, table, strict=True):
+                if page.frame is not None and frame >= 0:
+                    self.frame_of[page.frame] = frame
 
     def queued(self) -> list[Both]:
         return [next(both for both in self.all if both.space is space) for space in self.model.queue]
@@ -500,6 +511,14 @@ class EngineAndModel(RuleBasedStateMachine):
         self.engine.knobs.merge_across_nodes = not apart
         self.model.apart = apart
 
+    @precondition(has_processes)
+    @rule(which=fractions, is_on=st.sampled_from([True, True, False]))
+    def merge_any(self, which: float, is_on: bool) -> None:
+        both = self.pick(which)
+        both.process.merge_any = is_on
+        self.model.set_merge_any(both.space, is_on)
+        assert both.process.merge_any == both.space.merge_any
+
     # ---- scans
 
     @rule(ms=st.sampled_from([1, 49, 50, 1950]))
@@ -538,6 +557,7 @@ class EngineAndModel(RuleBasedStateMachine):
         for _ in range(times):
             self.engine.full()
             self.model.full()
+            self.note_frames()
 
     @rule()
     def full_unfiltered(self) -> None:
@@ -666,6 +686,24 @@ class EngineAndModel(RuleBasedStateMachine):
             assert saved == self.model.pages_saved() * self.page_size
 
     @invariant()
+    def statistics_equal(self) -> None:
+        """What processes contribute is the model's, and adds up to the counters."""
+        merging = 0
+        for both in getattr(self, "all", []):
+            expected, stats = both.space.stats(), both.process.stats()
+            actual = {name: getattr(stats, name) for name in expected}
+            merging += stats.merging_pages
+            saved = (stats.merging_pages + stats.zero_pages) * self.page_size
+            assert stats.profit_bytes == saved - stats.rmap_items * 64
+            if not self.certain:
+                for name in ("merging_pages", "unshared", "volatile", "zero_pages"):
+                    del expected[name], actual[name]
+            assert actual == expected
+        if hasattr(self, "engine"):
+            counters = self.engine.counters()
+            assert merging == counters.pages_shared + counters.pages_sharing
+
+    @invariant()
     def merge_windows_equal(self) -> None:
         for both in getattr(self, "all", []):
             if self.windows_certain:
@@ -681,6 +719,7 @@ class EngineAndModel(RuleBasedStateMachine):
         note(f"engine {actual}, model {expected}")
         if self.certain:
             assert actual == expected
+            self.note_frames()
         else:
             assert [[frame == -3 for frame in table] for table in actual] == [
                 [frame == -3 for frame in table] for table in expected

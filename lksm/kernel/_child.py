@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import numpy.typing as npt
 
+_WORDS = {"no": 0, "yes": 1}
 _PROGRAM = Path(__file__).with_name("_child_program.py")
 
 
@@ -40,10 +41,10 @@ class Child:
     ) -> None:
         self.exit()
 
-    def map(self, pages: npt.NDArray[Any]) -> int:
-        """Map a new area with this content and offer it for merging; returns its number."""
+    def map(self, pages: npt.NDArray[Any], *, advise: bool = True) -> int:
+        """Map a new area with this content and offer it for merging, or not; returns its number."""
         area = np.ascontiguousarray(pages).reshape(-1).view(np.uint8)
-        return int(self._do("map", area.nbytes, content=area.data))
+        return int(self._do("map", area.nbytes, advise, content=area.data))
 
     def write(self, area: int, offset: int, content: bytes) -> None:
         """Write bytes at an offset of an area."""
@@ -62,6 +63,23 @@ class Child:
     ) -> None:
         """madvise() on some pages of an area, or with no number on all of them."""
         self._do("advise", area, advice, page, nr_pages)
+
+    def merge_any(self, is_wanted: bool) -> None:
+        """Offer all areas, also those that are mapped later, or take all out; OSError if this kernel cannot.
+
+        The memory of the child's own program stays out.
+        """
+        number = self._do("merge_any", is_wanted)
+        if number:
+            raise OSError(number, os.strerror(number), "PR_SET_MEMORY_MERGE")
+
+    def statistics(self) -> dict[str, int]:
+        """What /proc says of the child's part in KSM: yes is 1, no is 0. Empty where it says nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            text = Path(f"/proc/{self.pid}/ksm_stat").read_text()
+            pairs = [line.replace(":", "").split() for line in text.splitlines()]
+            return {name: _WORDS[value] if value in _WORDS else int(value) for name, value in pairs}
+        return {}
 
     def unmap(self, area: int) -> None:
         self._do("unmap", area)

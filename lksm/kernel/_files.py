@@ -6,12 +6,15 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 _DIRECTORY = Path("/sys/kernel/mm/ksm")
 
 # What refuses a store while something else is as it is goes after that: pages_to_scan belongs to the advisor
 # while there is one, and run starts what the others describe.
 _LATE = ("advisor_mode", "run")
+
+_Value = TypeVar("_Value")
 
 
 class Files:
@@ -50,7 +53,7 @@ class Files:
         All are tried, whatever fails; then the first failure is raised.
         """
         failure: OSError | None = None
-        for name, value in [("run", "2"), ("run", "0"), ("advisor_mode", "none"), *_in_order(knobs)]:
+        for name, value in [("run", "2"), ("run", "0"), ("advisor_mode", "none"), *in_order(knobs)]:
             try:
                 if name in self and (name == "run" or self.read(name) != value):
                     self.write(name, value)
@@ -65,6 +68,7 @@ class Files:
         return False
 
 
-def _in_order(knobs: Mapping[str, str]) -> list[tuple[str, str]]:
+def in_order(knobs: Mapping[str, _Value]) -> list[tuple[str, _Value]]:
+    """The knobs in an order in which each can be stored."""
     early = [(name, value) for name, value in knobs.items() if name not in _LATE]
     return early + [(name, knobs[name]) for name in _LATE if name in knobs]

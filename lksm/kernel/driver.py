@@ -11,6 +11,9 @@ which happens when that knob is given another value. Five rules make it exact:
 - Somebody always offers memory, if only an area without a page: where nobody does, ksmd does not nap but
   waits for a first process, would begin a pass at its first offer, and counts no pass till then.
 - Every pass is checked to be one: `full_scans` went up by one.
+
+With `advisor_mode` scan-time the advisor sets `pages_to_scan`, and a batch is a pass only while there are no
+more pages than it says: as few as 10 after its first pass (docs/kernel-map.md).
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ._errors import KsmUnavailable
-from ._files import Files
+from ._files import Files, in_order
 from ._reservation import LOCK, reserved
 
 COUNTERS = (
@@ -95,7 +98,10 @@ class Ksm:
         self.files.write("run", 2)
         self.files.write("run", 0)
         self._wait_for_sleep()
-        for name, value in {**_defaults(self.files), **knobs}.items():
+        wanted = {**_defaults(self.files), **knobs}
+        if "advisor_mode" in self.files:  # what one of an earlier reset has learnt is forgotten
+            self.files.write("advisor_mode", "none")
+        for name, value in in_order(wanted):
             try:
                 self.files.write(name, value)
             except FileNotFoundError:
@@ -161,6 +167,10 @@ def _defaults(files: Files) -> dict[str, object]:
     """The kernel's own start values, but one pass a batch; knobs that older kernels lack are left out."""
     defaults = {
         "advisor_mode": "none",
+        "advisor_max_cpu": 70,
+        "advisor_min_pages_to_scan": 500,
+        "advisor_max_pages_to_scan": 30000,
+        "advisor_target_scan_time": 200,
         "pages_to_scan": _PAGES_OF_ANY_MEMORY,
         "max_page_sharing": 256,
         "merge_across_nodes": 1,

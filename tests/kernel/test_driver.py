@@ -208,6 +208,20 @@ def test_the_machine_is_as_it_was(knobs: dict[str, str]) -> None:
     assert Files().number("pages_shared") == 0
 
 
+def test_the_advisor_is_put_back(knobs: dict[str, str]) -> None:
+    """Every file that can be written is saved, and those of the advisor come back too, after it has run."""
+    writable = {path.name for path in Files().directory.iterdir() if path.stat().st_mode & 0o200}
+    assert set(knobs) == writable
+    changed = {name: int(value) + 1 for name, value in knobs.items() if value.isdigit() and "advisor" in name}
+    if not changed:
+        pytest.skip("this kernel's KSM has no advisor")
+    with driving({**changed, "advisor_mode": "scan-time"}, patience_seconds=120) as ksm:
+        ksm.one_pass()
+        there = ksm.files.knobs()
+        assert {name: int(there[name]) for name in changed} == changed
+        assert there["advisor_mode"] == "scan-time"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_driver_that_dies(knobs: dict[str, str], number: int) -> None:
     """After Ctrl-C the knobs are back at once, after SIGKILL when KSM is driven the next time."""

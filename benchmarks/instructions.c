@@ -117,6 +117,7 @@ int main(int argc, char **argv)
 		.seed = SEED,
 		.max_page_sharing = 256,
 		.merge_window = 3,
+		.nr_nodes = 1,
 		.hash = lent_hash,
 		.secret = secret,
 		.digest_secret = secret,

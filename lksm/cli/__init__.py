@@ -46,10 +46,16 @@ _EXAMPLES = """\
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; nothing is raised."""
     try:
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+        return _told(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
+
+
+def _told(arguments: list[str]) -> int:
+    """The status of a command; an error is told, and Ctrl-C meanwhile ends even that."""
+    try:
+        return _run(arguments)
     except SystemExit as done:  # --help
         return done.code if isinstance(done.code, int) else DONE
     except AlreadyReported:

@@ -64,6 +64,11 @@ class Session:
         by_process = {id(member.process): member.source for member in self._members}
         return [by_process[id(process)] for process in self.engine.processes]
 
+    def expect_whole(self) -> None:
+        """Raise `SourceError` if a file has shrunk: then nothing that was found can be believed."""
+        for member in self._members:
+            member.source.expect_whole()
+
     def scan(self, interval_seconds: float, progress: Progress) -> None:
         """All rounds. Ctrl-C is noticed between batches, so the engine's structures stay whole."""
         for number in range(1, self.rounds + 1):
@@ -81,6 +86,7 @@ class Session:
         while visited:
             with held():
                 visited = self.engine.scan(_BATCH_PAGES)
+            self.expect_whole()
             done += visited
             if report is not None:
                 report(min(done, total), total)

@@ -50,6 +50,7 @@ def run(arguments: Sequence[str]) -> int:
         with Session(loaded, wanted, rounds=1, max_page_sharing=options.max_page_sharing) as session:
             session.scan(0, progress)
             lines = list(_explain(session, found, options.address))
+            session.expect_whole()
     emit("".join(f"{printable(line)}\n" for line in lines))
     return int(loaded.is_incomplete)
 

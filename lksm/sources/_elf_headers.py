@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SourceError
-from ._file import Bytes
+from ._file import Bytes, one_line
 
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile
@@ -101,7 +101,7 @@ def _open_elf(file: BinaryIO) -> ELFFile:
     try:
         elf = ELFFile(file)
     except Exception as error:  # pyelftools raises errors of many types for bytes that are no header
-        raise SourceError(f"has a broken ELF header: {_first_line(error)}") from error
+        raise SourceError(f"has a broken ELF header: {one_line(error)}") from error
     kind = elf.header["e_type"]
     if kind != "ET_CORE":
         raise SourceError(
@@ -145,7 +145,7 @@ def _nr_headers(elf: ELFFile) -> int:
     try:
         return int(elf.num_segments())
     except Exception as error:  # as in _open_elf
-        raise SourceError(f"has a broken ELF section header: {_first_line(error)}") from error
+        raise SourceError(f"has a broken ELF section header: {one_line(error)}") from error
 
 
 def _guess_nr_headers(table: npt.NDArray[Any], start: int, stride: int) -> int:
@@ -197,7 +197,3 @@ def _program(elf: ELFFile, notes: list[_Note]) -> Program | None:
 def _printable(text: bytes) -> str:
     """Text from a dump, safe to print: anything can be in there."""
     return "".join(char if char.isprintable() else "?" for char in text.decode("utf-8", "replace"))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

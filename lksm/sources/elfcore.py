@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ..errors import SourceError
 from ..memory import Region
 from ._elf_headers import CoreHeaders, Segment, read_headers
-from ._file import Bytes, expect_page_size, map_file, open_file
+from ._file import Bytes, MappedFile, expect_page_size, open_file
 from ._types import Skipped, Snapshot, SourceProcess
 
 _ADDRESS_LIMIT = 1 << 64
@@ -59,7 +59,8 @@ def load(path: str | os.PathLike[str], *, page_size: int = 4096) -> Snapshot:
     source = os.fspath(path)
     with open_file(source) as file:
         expect_page_size(page_size)
-        data = map_file(file)
+        mapped = MappedFile(file, source)
+        data = mapped.bytes
         headers = read_headers(file, data)
         physical = _is_physical(headers)
         lost: list[_Lost] = []
@@ -74,6 +75,7 @@ def load(path: str | os.PathLike[str], *, page_size: int = 4096) -> Snapshot:
         pid=program.pid if program else None,
         regions=tuple(_region(data, run, page_size) for run in runs),
         notes=_notes(headers, physical, runs),
+        file=mapped,
     )
     return Snapshot(processes=(process,), skipped=tuple(_skipped(source, item) for item in sorted(lost)))
 

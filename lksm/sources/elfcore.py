@@ -27,6 +27,7 @@ from ._file import Bytes, MappedFile, expect_page_size, open_file
 from ._types import Skipped, Snapshot, SourceProcess
 
 _ADDRESS_LIMIT = 1 << 64
+_MOST_VIEWS = 16  # of a byte of the file, on average: machine dumps show some pages at two or three addresses
 _PC_DEVICES = (0xE000_0000, 1 << 32)  # where a PC has devices and firmware, and RAM only by special request
 _PC = frozenset({"EM_386", "EM_X86_64"})
 _MACHINE_DUMPS = frozenset({"QEMU", "VMCOREINFO"})  # who writes notes only into dumps of whole machines
@@ -65,6 +66,7 @@ def load(path: str | os.PathLike[str], *, page_size: int = 4096) -> Snapshot:
         physical = _is_physical(headers)
         lost: list[_Lost] = []
         extents = _extents(headers.segments, physical, len(data), lost)
+        _expect_honest(extents, len(data))
         runs = _whole_pages(_joined(_without_overlaps(extents, lost)), page_size, lost)
         if not runs:
             raise SourceError(_nothing_there(headers, lost))
@@ -113,6 +115,15 @@ def _extents(segments: Iterable[Segment], physical: bool, file_size: int, lost: 
         if dumped < segment.file_bytes:
             lost.append(_Lost(address, segment.file_bytes - dumped, "in the file but not in memory"))
     return sorted(extents)
+
+
+def _expect_honest(extents: Iterable[_Extent], file_size: int) -> None:
+    """Megabytes of a file must not stand for terabytes of memory, each page of which takes bookkeeping."""
+    nbytes = sum(extent.nbytes for extent in extents)
+    if nbytes > _MOST_VIEWS * file_size:
+        raise SourceError(
+            f"has segments of {nbytes} bytes in a file of {file_size}, all views of the same bytes"
+        )
 
 
 def _without_overlaps(extents: Iterable[_Extent], lost: list[_Lost]) -> list[_Extent]:

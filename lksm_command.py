@@ -26,9 +26,9 @@ def main() -> int:
         if is_heard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         status = run()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said, and nothing is left to interrupt
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # all is said, what follows is Python's end
     except KeyboardInterrupt:  # between the lines above
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     return status
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from .. import __version__
 from ..errors import LksmError
+from ._interrupt import held
 from ._options import Parser, UsageError
 from ._output import AlreadyReported, complain, emit
 
@@ -71,7 +72,8 @@ def _told(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
-        command = importlib.import_module(COMMANDS[arguments[0]].module, __name__)
+        with held():  # Python makes other errors of Ctrl-C in the middle of a class
+            command = importlib.import_module(COMMANDS[arguments[0]].module, __name__)
         status: int = command.run(arguments[1:])
         return status
     if arguments and not arguments[0].startswith("-"):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import SourceError
 from ..sources import Gone, Refused, Skipped, Snapshot, SourceProcess, load
+from ._interrupt import held
 from ._output import AlreadyReported, complain
 from ._progress import Progress, Report
 
@@ -117,7 +118,8 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _add_live(wanted: Wanted, loaded: Loaded, progress: Report | None) -> None:
-    from ..sources import live
+    with held():  # as in `main`
+        from ..sources import live
 
     pids = list(dict.fromkeys(wanted.pids))
     if wanted.every_process:

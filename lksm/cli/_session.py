@@ -36,7 +36,10 @@ class _Member:
 
 
 class Session:
-    """Everything of one scan, attached. Close it when its results have been read."""
+    """Everything of one scan, attached. Close it when its results have been read.
+
+    Ctrl-C is held back in every call of the engine, which might keep its lock otherwise.
+    """
 
     def __init__(self, loaded: Loaded, wanted: Wanted, *, rounds: int, max_page_sharing: int) -> None:
         self.loaded = loaded
@@ -50,13 +53,15 @@ class Session:
             short_lived_ms=0,  # what was asked for is scanned, however young
         )
         for source, label in zip(loaded.processes, _labels(loaded.processes), strict=True):
-            self._members.append(_Member(source, self._attach(source, source.regions, label)))
+            with held():
+                self._members.append(_Member(source, self._attach(source, source.regions, label)))
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.engine.close()
+        with held():
+            self.engine.close()
 
     @property
     def sources(self) -> list[SourceProcess]:

@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
+from ._interrupt import held
 from ._json import as_json
 from ._load import Wanted, load_sources
 from ._options import Parser, UsageError, add_sources, count, positive, seconds
@@ -46,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     if not wanted.paths and not wanted.is_live:
         raise UsageError("nothing to scan: name a SOURCE, --pid or --all (see lksm scan --help)")
     began = time.monotonic()
-    report = ""
+    report, is_said = "", False
     try:
         with Progress() as progress:
             loaded = load_sources(wanted, progress)
@@ -60,17 +61,21 @@ def run(arguments: Sequence[str]) -> int:
                     if not options.json:  # an object that looks complete and is not would mislead
                         report = _report(session, options, began, is_interrupted=True)
                     raise
+        with held():
+            emit(report)
+            is_said = True
     except KeyboardInterrupt:
-        emit(report)
+        if not is_said:
+            emit(report)
         raise
-    emit(report)
     return int(loaded.is_incomplete)
 
 
 def _report(
     session: Session, options: argparse.Namespace, began: float, *, is_interrupted: bool = False
 ) -> str:
-    results = collect(session, top=options.top, began=began)
+    with held():
+        results = collect(session, top=options.top, began=began)
     session.expect_whole()
     return as_json(results) if options.json else as_text(results, is_interrupted=is_interrupted)
 

@@ -16,6 +16,7 @@ from ..errors import SourceError
 from ..sources import Gone, Refused, Skipped, Snapshot, SourceProcess, load
 from ._interrupt import held
 from ._output import AlreadyReported, complain
+from ._private import keep_out_of_dumps
 from ._progress import Progress, Report
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def load_sources(wanted: Wanted, progress: Progress) -> Loaded:
     `SourceError` or `AlreadyReported` if there is no page at all, `SourceError` for a page size that live
     processes do not have.
     """
+    keep_out_of_dumps()
     loaded = Loaded(wanted.page_size or (mmap.PAGESIZE if wanted.is_live else _FILE_PAGE_SIZE))
     _add_files(wanted.paths, loaded)
     if wanted.is_live:

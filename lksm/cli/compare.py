@@ -16,6 +16,7 @@ from ._compared import Comparison, as_json, as_text
 from ._contest import Areas, Outcome, Workload, disagreement, median, run_engine, run_kernel, split
 from ._options import Parser, positive, sharing_limit
 from ._output import complain, emit
+from ._private import keep_out_of_dumps
 from ._stop import Stop, stop_on_signals
 
 _PAGES = 32768
@@ -48,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     """Compare and report; returns the exit status."""
     options = _parser().parse_intermixed_args(arguments)
     names = list(dict.fromkeys(options.workloads)) or ["half"]
+    keep_out_of_dumps()
     comparisons: list[Comparison] = []
     is_different = False
     with stop_on_signals(-1) as stop:

@@ -14,6 +14,7 @@ from ..sources import live
 from ..sources.events import Watcher
 from ._options import Parser, UsageError, add_live, count, seconds
 from ._output import AlreadyReported, complain
+from ._private import keep_out_of_dumps
 from ._status import Status
 from ._stop import stop_on_signals
 from ._watch_loop import RUN_ONE_SHOT, RUN_PERIODIC, Watch
@@ -53,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     pids = [pid for pid in dict.fromkeys(options.pids) if _is_usable(pid)]
     if not pids and not options.cgroups and not options.all:
         raise AlreadyReported
+    keep_out_of_dumps()
     _allow_many_descriptors()
     with (
         Watcher(

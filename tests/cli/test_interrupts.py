@@ -26,7 +26,9 @@ import lksm_command
 from cgroups import new_group
 from helpers import pages
 from live_child import Child
-from run_lksm import PROGRAM
+from run_lksm import NOT_OURS_UNDER_SANITIZER, PROGRAM
+
+pytestmark = NOT_OURS_UNDER_SANITIZER
 
 _NR_POINTS = int(os.environ.get("LKSM_INTERRUPTS", "60"))  # of all points, chosen at random
 _MOST_SECONDS = 30  # for one command; then it says where it hangs

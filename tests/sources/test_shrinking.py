@@ -20,6 +20,7 @@ from elfwriter import Load, elf_core
 from helpers import PAGE_SIZE, unique_pages
 from lksm.errors import SourceError
 from lksm.sources import SourceProcess, _sigbus, load
+from run_lksm import NOT_OURS_UNDER_SANITIZER
 
 NR_PAGES = 64
 
@@ -180,6 +181,7 @@ print(stranger[5000])
 """
 
 
+@NOT_OURS_UNDER_SANITIZER
 @pytest.mark.parametrize("order", ["plain", "before", "after", "sent", "before sent", "after sent"])
 def test_signals_that_are_none_of_ours(tmp_path: Path, order: str) -> None:
     """SIGBUS of any other mapping, or sent by somebody, does what it does without lksm, and once."""

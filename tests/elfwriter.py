@@ -12,7 +12,7 @@ from dataclasses import dataclass
 EM_386, EM_PPC, EM_PPC64, EM_X86_64 = 3, 20, 21, 62
 ET_EXEC, ET_CORE = 2, 4
 NT_PRPSINFO = 3
-_PT_LOAD, _PT_NOTE = 1, 4
+PT_LOAD, PT_NOTE = 1, 4
 _PN_XNUM = 0xFFFF
 
 
@@ -20,7 +20,8 @@ _PN_XNUM = 0xFFFF
 class Load:
     """One PT_LOAD. `align` and `shift`: the bytes begin at a file offset that is `shift` modulo `align`.
 
-    `filesz` and `memsz` default to the size of `data`; `offset` to where the data really are.
+    `filesz` and `memsz` default to the size of `data`; `offset` to where the data really are. `kind`: another
+    type of header.
     """
 
     vaddr: int
@@ -31,6 +32,7 @@ class Load:
     offset: int | None = None
     align: int = 1
     shift: int = 0
+    kind: int = PT_LOAD
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,13 @@ def elf_core(
     start = layout.header_bytes + nr_headers * layout.program_header_bytes
     headers = []
     if notes:
-        headers.append(layout.program_header(_PT_NOTE, start, 0, 0, len(note_bytes), 0))
+        headers.append(layout.program_header(PT_NOTE, start, 0, 0, len(note_bytes), 0))
     for load in loads:
         body += bytes((load.shift - start - len(body)) % load.align)
         offset = start + len(body) if load.offset is None else load.offset
         filesz = len(load.data) if load.filesz is None else load.filesz
         memsz = len(load.data) if load.memsz is None else load.memsz
-        headers.append(layout.program_header(_PT_LOAD, offset, load.vaddr, load.paddr, filesz, memsz))
+        headers.append(layout.program_header(load.kind, offset, load.vaddr, load.paddr, filesz, memsz))
         body += load.data
     section = layout.section_header(nr_headers) if extended else b""
     section_offset = start + len(body) if extended else 0

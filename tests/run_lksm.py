@@ -25,6 +25,11 @@ WITHOUT_SANITIZER = pytest.mark.skipif(
     reason="what the kernel's KSM is fed with is compared without a sanitizer in it",
 )
 
+NOT_OURS_UNDER_SANITIZER = pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""),
+    reason="signals, core dumps, files and terabytes of address space are the sanitizer's own there",
+)
+
 
 class Lksm:
     """`lksm ...` in this process; `status`, `out` and `err` are those of the last run."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from .. import __version__
 from ..errors import LksmError
+from ._interrupt import held
 from ._options import Parser, UsageError
 from ._output import AlreadyReported, complain, emit
 
@@ -46,10 +47,16 @@ _EXAMPLES = """\
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status; nothing is raised."""
     try:
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+        return _told(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
+
+
+def _told(arguments: list[str]) -> int:
+    """The status of a command; an error is told, and Ctrl-C meanwhile ends even that."""
+    try:
+        return _run(arguments)
     except SystemExit as done:  # --help
         return done.code if isinstance(done.code, int) else DONE
     except AlreadyReported:
@@ -65,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS:
-        command = importlib.import_module(COMMANDS[arguments[0]].module, __name__)
+        with held():  # Python makes other errors of Ctrl-C in the middle of a class
+            command = importlib.import_module(COMMANDS[arguments[0]].module, __name__)
         status: int = command.run(arguments[1:])
         return status
     if arguments and not arguments[0].startswith("-"):

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..engine import Engine
 from ..kernel import Child, Ksm
 from ..kernel.memory import bookkeeping_bytes, proportional_bytes, slab_bytes
+from ..sources import SourceProcess
 
 _MOST_PASSES = 32
 
@@ -28,16 +29,25 @@ Areas = Sequence[npt.NDArray[Any]]  # the areas of one process
 
 @dataclass(frozen=True)
 class Workload:
-    """Processes, by their areas. `expected`: shared, sharing, unshared, if known beforehand."""
+    """Processes, by their areas.
+
+    expected: shared, sharing, unshared, if known beforehand. sources: what the areas are pages of, if files.
+    """
 
     name: str
     processes: Sequence[Areas]
     page_size: int
     expected: tuple[int, int, int] | None = None
+    sources: Sequence[SourceProcess] = ()
 
     @property
     def nr_pages(self) -> int:
         return sum(area.nbytes for areas in self.processes for area in areas) // self.page_size
+
+    def expect_whole(self) -> None:
+        """Raise `SourceError` if a file has shrunk: then nothing was compared."""
+        for source in self.sources:
+            source.expect_whole()
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import OutOfMemory, SourceError
 from ..sources import Gone, Refused, Skipped, Snapshot, SourceProcess, load
+from ._interrupt import held
 from ._output import AlreadyReported, complain
+from ._private import keep_out_of_dumps
 from ._progress import Progress, Report
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def load_sources(wanted: Wanted, progress: Progress) -> Loaded:
     `SourceError` or `AlreadyReported` if there is no page at all, `SourceError` for a page size that live
     processes do not have.
     """
+    keep_out_of_dumps()
     loaded = Loaded(wanted.page_size or (mmap.PAGESIZE if wanted.is_live else _FILE_PAGE_SIZE))
     _add_files(wanted.paths, loaded)
     if wanted.is_live:
@@ -117,7 +120,8 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _add_live(wanted: Wanted, loaded: Loaded, progress: Report | None) -> None:
-    from ..sources import live
+    with held():  # as in `main`
+        from ..sources import live
 
     pids = list(dict.fromkeys(wanted.pids))
     if wanted.every_process:

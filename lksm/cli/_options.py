@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import Any, NoReturn
 
+from ._interrupt import held
 from ._output import emit
 
 UNLIMITED_SHARING = 2**31 - 1
@@ -29,6 +30,11 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             **options,
         )
+
+    def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it, which makes an error of its own of Ctrl-C in between."""
+        with held():
+            return super().parse_known_intermixed_args(args, namespace)
 
     def print_help(self, file: object = None) -> None:
         emit(self.format_help())

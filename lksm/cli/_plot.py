@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..simulation.results import Results
 from ._options import UsageError
+from ._output import printable
 
 _FORMATS = (".png", ".svg")
 _COLORS = {"ksm": "C3", "periodic": "C0", "partial": "C2", "full": "C1", "none": "C7"}
@@ -44,11 +45,8 @@ def plot(results: Results, path: Path) -> None:
             share = results.area_of_ideal(policy)
             label = policy.name if share is None else f"{policy.name}: {share:.1%} of ideal"
             axes.plot(seconds, saved, color=_COLORS.get(policy.name), linewidth=1, label=label)
-        axes.set(
-            title=f"{results.title} (seed {results.seed})",
-            xlabel="virtual seconds",
-            ylabel="merged pages, MiB saved",
-        )
+        axes.set_title(printable(f"{results.title} (seed {results.seed})"), parse_math=False)
+        axes.set(xlabel="virtual seconds", ylabel="merged pages, MiB saved")
         axes.margins(x=0)
         axes.set_ylim(bottom=0)
         axes.legend(loc="lower right")

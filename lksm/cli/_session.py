@@ -36,7 +36,10 @@ class _Member:
 
 
 class Session:
-    """Everything of one scan, attached. Close it when its results have been read."""
+    """Everything of one scan, attached. Close it when its results have been read.
+
+    Ctrl-C is held back in every call of the engine, which might keep its lock otherwise.
+    """
 
     def __init__(self, loaded: Loaded, wanted: Wanted, *, rounds: int, max_page_sharing: int) -> None:
         self.loaded = loaded
@@ -50,19 +53,26 @@ class Session:
             short_lived_ms=0,  # what was asked for is scanned, however young
         )
         for source, label in zip(loaded.processes, _labels(loaded.processes), strict=True):
-            self._members.append(_Member(source, self._attach(source, source.regions, label)))
+            with held():
+                self._members.append(_Member(source, self._attach(source, source.regions, label)))
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.engine.close()
+        with held():
+            self.engine.close()
 
     @property
     def sources(self) -> list[SourceProcess]:
         """The source of each of the engine's processes, in their order."""
         by_process = {id(member.process): member.source for member in self._members}
         return [by_process[id(process)] for process in self.engine.processes]
+
+    def expect_whole(self) -> None:
+        """Raise `SourceError` if a file has shrunk: then nothing that was found can be believed."""
+        for member in self._members:
+            member.source.expect_whole()
 
     def scan(self, interval_seconds: float, progress: Progress) -> None:
         """All rounds. Ctrl-C is noticed between batches, so the engine's structures stay whole."""
@@ -81,6 +91,7 @@ class Session:
         while visited:
             with held():
                 visited = self.engine.scan(_BATCH_PAGES)
+            self.expect_whole()
             done += visited
             if report is not None:
                 report(min(done, total), total)

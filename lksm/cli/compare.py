@@ -16,6 +16,7 @@ from ._compared import Comparison, as_json, as_text
 from ._contest import Areas, Outcome, Workload, disagreement, median, run_engine, run_kernel, split
 from ._options import Parser, positive, sharing_limit
 from ._output import complain, emit
+from ._private import keep_out_of_dumps
 from ._stop import Stop, stop_on_signals
 
 _PAGES = 32768
@@ -48,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     """Compare and report; returns the exit status."""
     options = _parser().parse_intermixed_args(arguments)
     names = list(dict.fromkeys(options.workloads)) or ["half"]
+    keep_out_of_dumps()
     comparisons: list[Comparison] = []
     is_different = False
     with stop_on_signals(-1) as stop:
@@ -58,7 +60,10 @@ def run(arguments: Sequence[str]) -> int:
         knobs = {"smart_scan": 0, "max_page_sharing": options.max_page_sharing}
         with driving(knobs, patience_seconds=_PATIENCE_SECONDS, interrupt=interrupt) as ksm:
             for workload in _workloads(names, options):
-                outcomes = _contest(workload, ksm, knobs, options.repeat, stop)
+                try:
+                    outcomes = _contest(workload, ksm, knobs, options.repeat, stop)
+                finally:  # the kernel, which reads for itself, calls pages that are gone a bad address
+                    workload.expect_whole()
                 different = disagreement(workload, outcomes)
                 if different is not None:
                     is_different = True
@@ -110,6 +115,7 @@ def _workloads(names: Sequence[str], options: argparse.Namespace) -> Iterator[Wo
             name=", ".join(process.name for process in found),
             processes=[_areas(process) for process in found],
             page_size=mmap.PAGESIZE,
+            sources=found,
         )
         _check_room(workload.nr_pages)
         yield workload

@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import SourceError
 from ..report import Reason
 from ..sources import SourceProcess
+from ._interrupt import held
 from ._load import Loaded, Wanted, load_sources
 from ._options import Parser, UsageError, add_sources, address
 from ._output import emit, printable
@@ -49,7 +50,9 @@ def run(arguments: Sequence[str]) -> int:
             raise SourceError(f"the address is one of {target}, which has no page that can be used")
         with Session(loaded, wanted, rounds=1, max_page_sharing=options.max_page_sharing) as session:
             session.scan(0, progress)
-            lines = list(_explain(session, found, options.address))
+            with held():
+                lines = list(_explain(session, found, options.address))
+            session.expect_whole()
     emit("".join(f"{printable(line)}\n" for line in lines))
     return int(loaded.is_incomplete)
 

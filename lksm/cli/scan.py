@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 
+from ._interrupt import held
 from ._json import as_json
 from ._load import Wanted, load_sources
 from ._options import Parser, UsageError, add_sources, count, positive, seconds
@@ -25,7 +27,8 @@ _EXAMPLES = """\
   lksm scan --json --top 0 core.*             everything, exactly, for other programs
 
 exit status:
-  0  done        1  done, but a source was refused        2  bad usage, or nothing usable
+  0  done        1  done, but a source was refused        130  Ctrl-C; what was known by then is printed
+  2  bad usage, nothing usable, or a file has lost pages while it was scanned
 """
 
 
@@ -44,28 +47,37 @@ def run(arguments: Sequence[str]) -> int:
     if not wanted.paths and not wanted.is_live:
         raise UsageError("nothing to scan: name a SOURCE, --pid or --all (see lksm scan --help)")
     began = time.monotonic()
-    with Progress() as progress:
-        loaded = load_sources(wanted, progress)
-        with Session(
-            loaded, wanted, rounds=options.rounds, max_page_sharing=options.max_page_sharing
-        ) as session:
-            is_interrupted = _is_interrupted(session, options.interval, progress)
-            if is_interrupted and options.json:  # an object that looks complete and is not would mislead
-                raise KeyboardInterrupt
-            results = collect(session, top=options.top, began=began)
-    emit(as_json(results) if options.json else as_text(results, is_interrupted=is_interrupted))
-    if is_interrupted:
-        raise KeyboardInterrupt
+    report, is_said = "", False
+    try:
+        with Progress() as progress:
+            loaded = load_sources(wanted, progress)
+            with Session(
+                loaded, wanted, rounds=options.rounds, max_page_sharing=options.max_page_sharing
+            ) as session:
+                try:
+                    session.scan(options.interval, progress)
+                    report = _report(session, options, began)
+                except KeyboardInterrupt:  # what is known by then is sound
+                    if not options.json:  # an object that looks complete and is not would mislead
+                        report = _report(session, options, began, is_interrupted=True)
+                    raise
+        with held():
+            emit(report)
+            is_said = True
+    except KeyboardInterrupt:
+        if not is_said:
+            emit(report)
+        raise
     return int(loaded.is_incomplete)
 
 
-def _is_interrupted(session: Session, interval_seconds: float, progress: Progress) -> bool:
-    """Scan; was it ended by Ctrl-C? What is known by then is sound."""
-    try:
-        session.scan(interval_seconds, progress)
-    except KeyboardInterrupt:
-        return True
-    return False
+def _report(
+    session: Session, options: argparse.Namespace, began: float, *, is_interrupted: bool = False
+) -> str:
+    with held():
+        results = collect(session, top=options.top, began=began)
+    session.expect_whole()
+    return as_json(results) if options.json else as_text(results, is_interrupted=is_interrupted)
 
 
 def _parser() -> Parser:

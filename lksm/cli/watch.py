@@ -9,16 +9,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..engine import Engine
+from ..knobs import SPECS
 from ..sources import live
 from ..sources.events import Watcher
 from ._options import Parser, UsageError, add_live, count, seconds
 from ._output import AlreadyReported, complain
+from ._private import keep_out_of_dumps
 from ._status import Status
 from ._stop import stop_on_signals
 from ._watch_loop import RUN_ONE_SHOT, RUN_PERIODIC, Watch
 
 _INTERVAL_SECONDS = 60.0
 _POLL_SECONDS = 2.0
+_MOST_DIGITS = 12  # more than any knob takes
 
 _DESCRIPTION = """\
 Follows live processes until Ctrl-C, and prints a line for each scan: when, what kind and why, pages visited,
@@ -51,6 +54,7 @@ def run(arguments: Sequence[str]) -> int:
     pids = [pid for pid in dict.fromkeys(options.pids) if _is_usable(pid)]
     if not pids and not options.cgroups and not options.all:
         raise AlreadyReported
+    keep_out_of_dumps()
     _allow_many_descriptors()
     with (
         Watcher(
@@ -105,12 +109,14 @@ def _allow_many_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _knob(text: str) -> tuple[str, int]:
+def knob(text: str) -> tuple[str, int]:
     name, _, value = text.partition("=")
-    if not value.isascii() or not value.isdigit() or name == "run":
+    if not value.isascii() or not value.isdigit() or len(value) > _MOST_DIGITS or name == "run":
         raise argparse.ArgumentTypeError(
             f"{text!r} is no knob and value, expected something like pages_to_scan=200"
         )
+    if name not in SPECS:
+        raise argparse.ArgumentTypeError(f"there is no knob {name!r}, expected one of {', '.join(SPECS)}")
     return name, int(value)
 
 
@@ -156,7 +162,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--set",
-        type=_knob,
+        type=knob,
         nargs="+",
         action="extend",
         default=[],

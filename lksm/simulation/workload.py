@@ -11,17 +11,19 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import KnobError, SourceError
 from ..knobs import SPECS
+from ..sources._file import file_size, open_file
 
 SHIPPED = ("phone", "server", "worst")
 
 _POLICY_KNOBS = ("run", "one_shot_scanning")  # set by the policies themselves
 _MOST_PAGES = 1 << 20
 _MOST_MS = 10**9
+_MOST_LETTERS = 500  # of an error
+_MOST_BYTES = 1 << 20  # of a file
 _Table = TypeVar("_Table")
 
 
@@ -172,11 +174,13 @@ _TABLES: Mapping[str, type] = {
 
 
 def load(name: str) -> Workload:
-    """A shipped workload by its name, or the TOML file at a path. OSError if there is no such file."""
+    """A shipped workload by its name, or the TOML file at a path. `SourceError` if that is no such file."""
     if name in SHIPPED:
-        text = (resources.files(__package__) / "workloads" / f"{name}.toml").read_bytes()
-    else:
-        text = Path(name).read_bytes()
+        return parse((resources.files(__package__) / "workloads" / f"{name}.toml").read_bytes(), name)
+    with open_file(name, may_be_empty=True) as file:
+        if file_size(file) > _MOST_BYTES:
+            raise SourceError(f"has {file_size(file)} bytes, expected a workload of at most {_MOST_BYTES}")
+        text = file.read(_MOST_BYTES)
     return parse(text, name)
 
 
@@ -188,14 +192,30 @@ def parse(text: bytes, name: str) -> Workload:
     except UnicodeDecodeError as error:
         byte = text[error.start]
         raise SourceError(f"{name}: is no UTF-8 text, byte {error.start} is {byte:#04x}") from None
-    except (tomllib.TOMLDecodeError, SourceError) as error:
-        raise SourceError(f"{name}: {error}") from None
+    except RecursionError:
+        raise SourceError(f"{name}: is nested too deeply to be read") from None
+    except (ValueError, SourceError) as error:  # tomllib's own error, or a number of too many digits
+        raise SourceError(f"{name}: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    """Its message; names of keys are part of it, and may be anything."""
+    return "".join(letter if letter.isprintable() else "?" for letter in f"{error}")[:_MOST_LETTERS]
+
+
+def _shown(value: object) -> str:
+    """A value that was not expected, in short. A number may have more digits than Python writes."""
+    try:
+        return f"{value!r:.60}"
+    except ValueError:
+        return "a number of thousands of digits"
 
 
 def _workload(document: dict[str, Any]) -> Workload:
     title = document.pop("title", None)
     if not isinstance(title, str):
-        raise SourceError("title is missing" if title is None else f"title is {title!r:.60}, expected a text")
+        wrong = "is missing" if title is None else f"is {_shown(title)}, expected a text"
+        raise SourceError(f"title {wrong}")
     for name in ("memory", "apps"):
         if name not in document:
             raise SourceError(f"[{name}] is missing")
@@ -231,7 +251,7 @@ def _check_together(workload: Workload) -> None:
 def _table(document: dict[str, Any], name: str) -> dict[str, Any]:
     table = document.pop(name, {})
     if not isinstance(table, dict):
-        raise SourceError(f"{name} is {table!r:.60}, expected a table")
+        raise SourceError(f"{name} is {_shown(table)}, expected a table")
     return table
 
 
@@ -251,7 +271,7 @@ def _read(kind: type[_Table], values: dict[str, Any], prefix: str, **others: Any
             is_number = isinstance(value, int if is_whole else (int, float)) and not isinstance(value, bool)
             if not is_number or not least <= value <= most:
                 what = "a whole number from " if is_whole else "a number from "
-                raise SourceError(f"{prefix}{name} is {value!r:.60}, expected {what}{least} to {most}")
+                raise SourceError(f"{prefix}{name} is {_shown(value)}, expected {what}{least} to {most}")
     return kind(**values, **others)
 
 

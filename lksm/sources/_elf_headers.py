@@ -10,13 +10,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import SourceError
-from ._file import Bytes
+from ._file import Bytes, one_line
 
 if TYPE_CHECKING:
     from elftools.elf.elffile import ELFFile
@@ -25,7 +26,8 @@ _PT_LOAD = 1
 _PT_NOTE = 4
 _NT_PRPSINFO = 3
 _PN_XNUM = 0xFFFF
-_MAX_NOTES = 1 << 20  # a lying size must not make us walk a whole dump in steps of twelve bytes
+_MAX_HEADERS = 1 << 24  # more than any kernel allows a process; holes of a sparse file would make billions
+_MAX_NOTES = 1 << 18  # of all segments: lying sizes must not make us walk a dump in steps of twelve bytes
 _MAX_OWNER = 32  # longer than any name of a note's owner
 _MAX_DESCRIPTION = 1 << 10  # longer than any NT_PRPSINFO
 
@@ -75,7 +77,7 @@ class CoreHeaders:
 class _Note(NamedTuple):
     owner: str
     type: int
-    description: bytes  # at most _MAX_DESCRIPTION bytes of it
+    description: bytes  # at most _MAX_DESCRIPTION bytes of NT_PRPSINFO, of all others nothing
 
 
 def read_headers(file: BinaryIO, data: Bytes) -> CoreHeaders:
@@ -85,7 +87,7 @@ def read_headers(file: BinaryIO, data: Bytes) -> CoreHeaders:
     loads = table[table["type"] == _PT_LOAD]
     if not len(loads):
         raise SourceError("is an ELF core without memory segments (PT_LOAD)")
-    notes = [note for row in table[table["type"] == _PT_NOTE] for note in _notes(elf, data, row)]
+    notes = list(islice(_all_notes(elf, data, table[table["type"] == _PT_NOTE]), _MAX_NOTES))
     return CoreHeaders(
         segments=tuple(map(Segment, *(loads[name].tolist() for name in Segment._fields))),
         machine=str(elf.header["e_machine"]),
@@ -101,7 +103,7 @@ def _open_elf(file: BinaryIO) -> ELFFile:
     try:
         elf = ELFFile(file)
     except Exception as error:  # pyelftools raises errors of many types for bytes that are no header
-        raise SourceError(f"has a broken ELF header: {_first_line(error)}") from error
+        raise SourceError(f"has a broken ELF header: {one_line(error)}") from error
     kind = elf.header["e_type"]
     if kind != "ET_CORE":
         raise SourceError(
@@ -129,6 +131,8 @@ def _program_headers(elf: ELFFile, data: Bytes) -> tuple[npt.NDArray[Any], bool]
 
 def _table(data: Bytes, dtype: np.dtype[Any], start: int, stride: int, nr: int) -> npt.NDArray[Any]:
     stop = start + nr * stride
+    if nr > _MAX_HEADERS:
+        raise SourceError(f"has {nr} program headers, expected at most {_MAX_HEADERS}")
     if stop > len(data):
         raise SourceError(f"has {nr} program headers up to byte {stop}, the file ends at {len(data)}")
     if not nr:
@@ -145,7 +149,7 @@ def _nr_headers(elf: ELFFile) -> int:
     try:
         return int(elf.num_segments())
     except Exception as error:  # as in _open_elf
-        raise SourceError(f"has a broken ELF section header: {_first_line(error)}") from error
+        raise SourceError(f"has a broken ELF section header: {one_line(error)}") from error
 
 
 def _guess_nr_headers(table: npt.NDArray[Any], start: int, stride: int) -> int:
@@ -161,14 +165,17 @@ def _guess_nr_headers(table: npt.NDArray[Any], start: int, stride: int) -> int:
     return max(len(table), (int(used.min()) - start) // stride)
 
 
+def _all_notes(elf: ELFFile, data: Bytes, headers: npt.NDArray[Any]) -> Iterator[_Note]:
+    for header in headers:
+        yield from _notes(elf, data, header)
+
+
 def _notes(elf: ELFFile, data: Bytes, header: Any) -> Iterator[_Note]:
     """The notes of one PT_NOTE, as far as they are in the file. Names and contents are 4-byte aligned."""
     layout = struct.Struct(f"{'<' if elf.little_endian else '>'}III")
     position = int(header["offset"])
     stop = min(position + int(header["file_bytes"]), len(data))
-    for _ in range(_MAX_NOTES):
-        if position + layout.size > stop:
-            return
+    while position + layout.size <= stop:
         name_size, size, kind = layout.unpack_from(data.data, position)
         name = position + layout.size
         description = name + name_size + -name_size % 4
@@ -176,7 +183,8 @@ def _notes(elf: ELFFile, data: Bytes, header: Any) -> Iterator[_Note]:
         if description + size > stop:
             return
         owner = bytes(data[name : name + min(name_size, _MAX_OWNER)]).partition(b"\0")[0]
-        beginning = bytes(data[description : description + min(size, _MAX_DESCRIPTION)])
+        is_read = kind == _NT_PRPSINFO and owner == b"CORE"
+        beginning = bytes(data[description : description + min(size, _MAX_DESCRIPTION)]) if is_read else b""
         yield _Note(_printable(owner), kind, beginning)
 
 
@@ -197,7 +205,3 @@ def _program(elf: ELFFile, notes: list[_Note]) -> Program | None:
 def _printable(text: bytes) -> str:
     """Text from a dump, safe to print: anything can be in there."""
     return "".join(char if char.isprintable() else "?" for char in text.decode("utf-8", "replace"))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

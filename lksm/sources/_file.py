@@ -4,8 +4,9 @@
 the path put before its reason, and an `OSError` becomes a `SourceError`, or `OutOfMemory` where there was no
 room to map the file. So readers say the reason only.
 
-The mapping shows the file as it is. A file that shrinks while it is mapped ends the program with SIGBUS,
-as with any mapping; a file that is written to breaks the promise that its pages are immutable.
+The mapping shows the file as it is. Pages that a file loses while it is mapped read as zeros from then on
+(glue/sigbus.c), and `MappedFile.expect_whole` says so; a file that is written to breaks the promise that its
+pages are immutable.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import OutOfMemory, SourceError
+from . import _sigbus
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
+_MOST_LETTERS = 200  # of an error
 _KINDS = (
     (stat.S_ISDIR, "directory"),
     (stat.S_ISFIFO, "FIFO"),
@@ -35,14 +38,16 @@ _KINDS = (
 
 
 @contextmanager
-def open_file(path: str) -> Iterator[BinaryIO]:
-    """Open a regular, non-empty file for reading and translate errors to `SourceError`, path first."""
+def open_file(path: str, *, may_be_empty: bool = False) -> Iterator[BinaryIO]:
+    """Open a regular file for reading and translate errors to `SourceError`, path first."""
     if "\0" in path:
         raise SourceError(f"{path!r}: a path cannot hold a null byte")
     try:
         _expect_regular_file(os.stat(path))  # before opening: opening some devices has effects
         with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
             _expect_regular_file(os.fstat(file.fileno()))
+            if not may_be_empty and not file_size(file):
+                raise SourceError("is empty, expected at least one page")
             yield file
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from error
@@ -51,15 +56,49 @@ def open_file(path: str) -> Iterator[BinaryIO]:
         raise kind(f"{path}: {error.strerror or error}") from error
 
 
+class MappedFile:
+    """A whole file, mapped read-only; pages are read when they are looked at.
+
+    bytes: uint8 (size,), a view of the mapping, which lasts as long as any view of it.
+    """
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self.path = path
+        self._mapping = _Mapping(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.bytes: Bytes = np.frombuffer(self._mapping, dtype=np.uint8)
+        self._mapping.guard = _sigbus.add(self.bytes.ctypes.data, len(self.bytes))
+
+    def expect_whole(self) -> None:
+        """Raise `SourceError`, path first, if the file has lost bytes since it was mapped.
+
+        Then what was found in its pages means nothing, and no engine may go on with them: they have changed.
+        """
+        size, mapped = self._mapping.size(), len(self._mapping)
+        if size < mapped:
+            raise SourceError(f"{self.path}: has shrunk from {mapped} to {size} bytes while it was read")
+        if _sigbus.is_torn(self._mapping.guard):
+            raise SourceError(f"{self.path}: has lost pages while it was read, or they could not be read")
+
+
+class _Mapping(mmap.mmap):
+    """A mapping with its guard, which goes before it does."""
+
+    guard = 0
+
+    def __del__(self) -> None:
+        if self.guard:
+            _sigbus.remove(self.guard)
+
+
 def file_size(file: BinaryIO) -> int:
     """Size of an open file in bytes."""
     return os.fstat(file.fileno()).st_size
 
 
-def map_file(file: BinaryIO) -> Bytes:
-    """The whole file as one read-only uint8 (size,) array; pages are read when they are looked at."""
-    mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(mapping, dtype=np.uint8)
+def one_line(error: Exception) -> str:
+    """The first line of somebody else's error, safe to print and not long: bytes of the file may be in it."""
+    line = str(error).partition("\n")[0] or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:_MOST_LETTERS]
 
 
 def data_extents(file: BinaryIO) -> list[tuple[int, int]]:
@@ -98,5 +137,3 @@ def _expect_regular_file(status: os.stat_result) -> None:
     for is_kind, kind in _KINDS:
         if is_kind(status.st_mode):
             raise SourceError(f"is a {kind}, expected a file")
-    if status.st_size == 0:
-        raise SourceError("is empty, expected at least one page")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..memory import Region
+from ._file import MappedFile
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class SourceProcess:
     processes). `runtime_ms`, `faults`: CPU time and page faults so far, None if unknown.
     `already_shared_pages`: pages that are one physical page with an earlier page of this snapshot; None
     if that cannot be known (no privilege to see frame numbers). `notes`: facts for the report, a line each.
+    `file`: what the regions are views of, None if they are copies.
     """
 
     source: str
@@ -58,6 +60,16 @@ class SourceProcess:
     faults: int | None = None
     already_shared_pages: int | None = 0
     notes: tuple[str, ...] = ()
+    file: MappedFile | None = None
+
+    def expect_whole(self) -> None:
+        """Raise `SourceError` if the pages are not those of before any more: their file has shrunk.
+
+        To be asked after scanning, before the results are believed. An engine that has seen such pages is
+        to be closed: they were immutable for it.
+        """
+        if self.file is not None:
+            self.file.expect_whole()
 
     @property
     def nbytes(self) -> int:

@@ -23,10 +23,11 @@ from typing import NamedTuple
 from ..errors import SourceError
 from ..memory import Region
 from ._elf_headers import CoreHeaders, Segment, read_headers
-from ._file import Bytes, expect_page_size, map_file, open_file
+from ._file import Bytes, MappedFile, expect_page_size, open_file
 from ._types import Skipped, Snapshot, SourceProcess
 
 _ADDRESS_LIMIT = 1 << 64
+_MOST_VIEWS = 16  # of a byte of the file, on average: machine dumps show some pages at two or three addresses
 _PC_DEVICES = (0xE000_0000, 1 << 32)  # where a PC has devices and firmware, and RAM only by special request
 _PC = frozenset({"EM_386", "EM_X86_64"})
 _MACHINE_DUMPS = frozenset({"QEMU", "VMCOREINFO"})  # who writes notes only into dumps of whole machines
@@ -59,11 +60,13 @@ def load(path: str | os.PathLike[str], *, page_size: int = 4096) -> Snapshot:
     source = os.fspath(path)
     with open_file(source) as file:
         expect_page_size(page_size)
-        data = map_file(file)
+        mapped = MappedFile(file, source)
+        data = mapped.bytes
         headers = read_headers(file, data)
         physical = _is_physical(headers)
         lost: list[_Lost] = []
         extents = _extents(headers.segments, physical, len(data), lost)
+        _expect_honest(extents, len(data))
         runs = _whole_pages(_joined(_without_overlaps(extents, lost)), page_size, lost)
         if not runs:
             raise SourceError(_nothing_there(headers, lost))
@@ -74,6 +77,7 @@ def load(path: str | os.PathLike[str], *, page_size: int = 4096) -> Snapshot:
         pid=program.pid if program else None,
         regions=tuple(_region(data, run, page_size) for run in runs),
         notes=_notes(headers, physical, runs),
+        file=mapped,
     )
     return Snapshot(processes=(process,), skipped=tuple(_skipped(source, item) for item in sorted(lost)))
 
@@ -111,6 +115,15 @@ def _extents(segments: Iterable[Segment], physical: bool, file_size: int, lost: 
         if dumped < segment.file_bytes:
             lost.append(_Lost(address, segment.file_bytes - dumped, "in the file but not in memory"))
     return sorted(extents)
+
+
+def _expect_honest(extents: Iterable[_Extent], file_size: int) -> None:
+    """Megabytes of a file must not stand for terabytes of memory, each page of which takes bookkeeping."""
+    nbytes = sum(extent.nbytes for extent in extents)
+    if nbytes > _MOST_VIEWS * file_size:
+        raise SourceError(
+            f"has segments of {nbytes} bytes in a file of {file_size}, all views of the same bytes"
+        )
 
 
 def _without_overlaps(extents: Iterable[_Extent], lost: list[_Lost]) -> list[_Extent]:

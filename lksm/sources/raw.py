@@ -10,7 +10,7 @@ import os
 
 from ..errors import SourceError
 from ..memory import Region
-from ._file import Bytes, data_extents, expect_page_size, map_file, open_file
+from ._file import Bytes, MappedFile, data_extents, expect_page_size, open_file
 from ._types import Skipped, Snapshot, SourceProcess
 
 
@@ -23,7 +23,8 @@ def load(path: str | os.PathLike[str], *, page_size: int = 4096) -> Snapshot:
     source = os.fspath(path)
     with open_file(source) as file:
         expect_page_size(page_size)
-        data = map_file(file)
+        mapped = MappedFile(file, source)
+        data = mapped.bytes
         extents = data_extents(file)
         runs = whole_page_runs(extents, len(data), page_size)
         if not runs:
@@ -34,6 +35,7 @@ def load(path: str | os.PathLike[str], *, page_size: int = 4096) -> Snapshot:
         pid=None,
         regions=tuple(_region(data, start, stop, page_size) for start, stop in runs),
         notes=("addresses are file offsets",),
+        file=mapped,
     )
     return Snapshot(processes=(process,), skipped=_left_out(source, runs, len(data), page_size))
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import lksm
+from alone import alone
 from cgroups import until
 from helpers import pages
 from lksm.cli import _contest
@@ -33,14 +34,15 @@ RESULT_KEYS = [
 @pytest.fixture
 def knobs() -> Iterator[dict[str, str]]:
     """The machine's knobs, which must be the same after the test. Skips where KSM cannot be driven."""
-    try:
-        with driving(patience_seconds=120):
-            pass
-    except KsmUnavailable as reason:
-        pytest.skip(str(reason))
-    before = Files().knobs()
-    yield before
-    assert Files().knobs() == before
+    with alone():
+        try:
+            with driving(patience_seconds=120):
+                pass
+        except KsmUnavailable as reason:
+            pytest.skip(str(reason))
+        before = Files().knobs()
+        yield before
+        assert Files().knobs() == before
 
 
 def merged(result: dict[str, Any]) -> tuple[int, int, int]:

@@ -15,9 +15,10 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
 import lksm
+import lksm_command
 from helpers import pages
 from live_child import Child
-from lksm.cli import _interrupt, main
+from lksm.cli import _interrupt
 from run_lksm import PROGRAM, Lksm, run, start
 
 
@@ -28,9 +29,9 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_the_installed_command_is_main() -> None:
-    """The package installs `lksm` as this function."""
+    """The package installs `lksm` as this function, which runs `lksm.cli.main`."""
     [script] = importlib.metadata.entry_points(group="console_scripts", name="lksm")
-    assert script.load() is main
+    assert script.load() is lksm_command.main
 
 
 def test_version(lksm_command: Lksm) -> None:

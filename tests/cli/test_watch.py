@@ -398,7 +398,7 @@ def test_a_process_that_is_not_there(lksm_command: Lksm) -> None:
             ["--all", "--set", "pages_to_scan=many"],
             "argument --set: 'pages_to_scan=many' is no knob and value",
         ),
-        (["--all", "--set", "speed=3"], "there is no knob 'speed'"),
+        (["--all", "--set", "speed=3"], "argument --set: there is no knob 'speed'"),
         (["--all", "--interval", "soon"], "argument --interval: 'soon' is no number of seconds"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from alone import alone
 from run_lksm import WITHOUT_SANITIZER
 from side_by_side import Referee
 
@@ -23,7 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def referee(record_property: Callable[[str, object], None]) -> Iterator[Referee]:
     """Blocks in which the kernel's KSM and the engine run side by side."""
     referee = Referee()
-    yield referee
+    with alone():
+        yield referee
     record_property(_PROPERTY, referee.nr_passes)
 
 

@@ -33,7 +33,7 @@ def test_a_path_is_read(tmp_path: Path) -> None:
     """What is no shipped name is a path."""
     (tmp_path / "mine.toml").write_text(SMALL)
     assert load(str(tmp_path / "mine.toml")) == small()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(SourceError, match="No such file"):
         load(str(tmp_path / "missing.toml"))
 
 

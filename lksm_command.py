@@ -1,0 +1,38 @@
+"""The program `lksm`: what runs before lksm itself is there, and after it has done its work.
+
+Importing lksm takes a third of a second, nearly all of it numpy. Ctrl-C in that time is no error of anybody's
+and ends the program like later on: one line and status 130. This is a module of its own because importing
+any module of the package begins with all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+_INTERRUPTED = 130
+
+
+def main() -> int:
+    """Run the command line and return its exit status."""
+    is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_heard:
+        signal.signal(signal.SIGINT, _end)
+    from lksm.cli import main as run
+
+    status = _INTERRUPTED
+    try:
+        if is_heard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        status = run()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # all is said, what follows is Python's end
+    except KeyboardInterrupt:  # between the lines above
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    return status
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """Nothing has been done so far, so nothing has to be undone."""
+    os.write(2, b"lksm: interrupted\n")
+    os._exit(_INTERRUPTED)

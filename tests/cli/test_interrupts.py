@@ -1,0 +1,233 @@
+"""Ctrl-C at every point: a known status, what is known is printed, no traceback, nothing is left behind.
+
+*Every point* is every line of lksm that runs. A fork counts them; then for each one to be tried, another one
+runs the same command, and there somebody else is asked to send the signal, which comes some 50 microseconds
+later. It must not come inside the function that counts lines: Python looks for signals after calls and before
+loops only, and what runs before a line is in between.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import pytest
+
+import lksm_command
+from cgroups import new_group
+from helpers import pages
+from live_child import Child
+from run_lksm import NOT_OURS_UNDER_SANITIZER, PROGRAM
+
+pytestmark = NOT_OURS_UNDER_SANITIZER
+
+_NR_POINTS = int(os.environ.get("LKSM_INTERRUPTS", "60"))  # of all points, chosen at random
+_MOST_SECONDS = 30  # for one command; then it says where it hangs
+_MARKS = {"scan": "begun", "go_on": "begun", "emit": "said"}  # by the functions that are entered then
+_PACKAGE = str(Path(sys.modules["lksm"].__file__ or "").parent)
+
+
+class Ran(NamedTuple):
+    """How a command ended. points: lines counted; begun, said: before its work began, and its report."""
+
+    status: int
+    out: str
+    err: str
+    points: int
+    begun: int
+    said: int
+
+
+def ran(tmp_path: Path, arguments: list[str], point: int, before: Callable[[], object] | None = None) -> Ran:
+    """Run the program in a fork, interrupted when the line number `point` is about to run (0: never)."""
+    files = [tmp_path / name for name in ("out", "err", "points")]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for number, file in enumerate(files[:2], 1):
+                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            os._exit(_run_traced(arguments, point, files[2], before))
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()
+        finally:
+            os._exit(99)
+    _, status = os.waitpid(pid, 0)
+    out, err, points = (file.read_text() if file.exists() else "" for file in files)
+    assert points, (point, out, err)
+    return Ran(os.waitstatus_to_exitcode(status), out, err, *map(int, points.split()))
+
+
+def _run_traced(arguments: list[str], point: int, points: Path, before: Callable[[], object] | None) -> int:
+    seen = {"points": 0, "begun": 0, "said": 0}
+
+    def count(frame: FrameType, event: str, _: Any) -> Any:
+        if event == "call":
+            if not frame.f_code.co_filename.startswith(_PACKAGE):
+                return None
+            name = _MARKS.get(frame.f_code.co_name, "points")
+            seen[name] = seen[name] or seen["points"]
+        elif event == "line":
+            seen["points"] += 1
+            if seen["points"] == point:
+                os.write(ask, b"!")
+                sys.settrace(None)
+        return count
+
+    ask = _interrupter()
+    faulthandler.dump_traceback_later(_MOST_SECONDS, exit=True, file=sys.stderr)
+    sys.argv = ["lksm", *arguments]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if before is not None:
+        before()
+    sys.settrace(count)
+    status = lksm_command.main()
+    sys.settrace(None)
+    sys.stdout.flush()
+    points.write_text(f"{seen['points']} {seen['begun']} {seen['said']}")
+    return status
+
+
+def _interrupter() -> int:
+    """A pipe to a process that sends us SIGINT when something is written there, and ends with us."""
+    listen, ask = os.pipe()
+    parent = os.getpid()
+    if os.fork() == 0:
+        os.close(ask)
+        if os.read(listen, 1):
+            os.kill(parent, signal.SIGINT)
+        os._exit(0)
+    os.close(listen)
+    return ask
+
+
+def _expect_interrupted(done: Ran, point: int) -> None:
+    """It came to lksm, or when all had been said."""
+    if done.status == 0:
+        assert done.out.endswith("\n") and done.err == "", (point, done)
+    else:
+        assert done.status == 130, (point, done)
+        assert done.err in ("lksm: interrupted\n", ""), (point, done)
+
+
+def points_to_try(total: int) -> list[int]:
+    """Some of the points, at random, and always the last few, where everything is being undone."""
+    last = range(max(1, total - 10), total + 1)
+    return sorted({*random.Random(total).sample(range(1, total + 1), min(_NR_POINTS, total)), *last})
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    pages("a a b c c 0").tofile(tmp_path / "image")
+    return tmp_path / "image"
+
+
+def test_scan_of_files(tmp_path: Path, image: Path) -> None:
+    """Status 130 wherever it comes; from the first batch on there is a report, whole and only once."""
+    whole = ran(tmp_path, ["scan", str(image)], 0)
+    assert (whole.status, whole.err) == (0, "")
+    assert 0 < whole.begun < whole.said < whole.points
+    nr_reports = 0
+    for point in points_to_try(whole.points):
+        done = ran(tmp_path, ["scan", str(image)], point)
+        where = f"at line {point} of {whole.points}: {done}"
+        _expect_interrupted(done, point)
+        assert done.out.count("merging saves") <= 1, where
+        if whole.begun + 30 < point < whole.said:
+            assert "merging saves" in done.out, where
+            nr_reports += 1
+    assert nr_reports > 0
+
+
+def test_scan_as_json(tmp_path: Path, image: Path) -> None:
+    """An object is printed whole or not at all."""
+    whole = ran(tmp_path, ["scan", "--json", str(image)], 0)
+    for point in points_to_try(whole.points)[::3]:
+        done = ran(tmp_path, ["scan", "--json", str(image)], point)
+        _expect_interrupted(done, point)
+        assert done.out == "" or done.out.endswith("}\n")
+
+
+def test_scan_of_live_processes(tmp_path: Path) -> None:
+    """So it is while processes are read, and the process that was read goes on."""
+    with Child("memory = private(3); fill(memory, 0, 1); fill(memory, 1, 1)") as child:
+        command = ["scan", "--rounds", "2", "--interval", "0", "--pid", str(child.pid)]
+        whole = ran(tmp_path, command, 0)
+        assert whole.status == 0, whole
+        for point in points_to_try(whole.points)[::2]:
+            done = ran(tmp_path, command, point)
+            _expect_interrupted(done, point)
+        assert child.ask("1 + 1") == 2
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_watch(tmp_path: Path, version: int) -> None:
+    """130 before the watch has begun, then 0 with the summary; a cgroup stays as it was."""
+    with new_group(version) as group, Child("memory = private(2); fill(memory, 0, 1)") as child:
+        group.add(child.pid)
+        command = ["watch", "--cgroup", str(group), "--initial-rounds", "1", "--poll", "0"]
+        whole = ran(tmp_path, command, 0, before=_end_later)
+        assert whole.status == 0, whole
+        choose, half = random.Random(version), _NR_POINTS // 6
+        points = choose.sample(range(1, whole.begun), half)
+        points += choose.sample(range(whole.begun, whole.points), half)
+        statuses = set()
+        for point in points:
+            done = ran(tmp_path, command, point, before=_end_later)
+            where = f"at line {point}: {done}"
+            assert "Traceback" not in done.err, where
+            if done.status == 130:
+                assert done.err.endswith("lksm: interrupted\n"), where
+            else:
+                assert done.status == 0, where
+                assert done.out.count("watched for") == 1, where
+            statuses.add(done.status)
+        assert statuses == {0, 130}
+        assert child.ask("1 + 1") == 2  # it runs
+
+
+def _end_later() -> None:
+    """A watch that was interrupted at no line, because it was asleep, ends all the same."""
+    if os.fork() == 0:
+        time.sleep(2)
+        os.kill(os.getppid(), signal.SIGTERM)
+        os._exit(0)
+
+
+@pytest.mark.parametrize("hundredths", range(1, 60, 4))
+def test_the_program_from_its_very_start(image: Path, hundredths: int) -> None:
+    """While lksm is imported there is one line, and never a traceback; before that Python is on its own."""
+    program = "import sys; print(flush=True); from lksm_command import main; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", program, "scan", image], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "\n"
+    time.sleep(hundredths / 100)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) in [(130, "lksm: interrupted\n"), (0, "")]
+
+
+def test_ignored_by_the_caller(image: Path) -> None:
+    """Started with Ctrl-C ignored, as by nohup, it stays ignored."""
+    process = subprocess.Popen(
+        [*PROGRAM, "scan", image], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "merging saves" in out

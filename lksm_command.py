@@ -26,10 +26,20 @@ def main() -> int:
         if is_heard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         status = run()
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # all is said, what follows is Python's end
+        _become_deaf()
     except KeyboardInterrupt:  # between the lines above
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        _become_deaf()
     return status
+
+
+def _become_deaf() -> None:
+    """All is said, and what follows is Python's end, in which Ctrl-C would show.
+
+    It is ignored for the whole process, as there are threads besides ours. Python complains of a signal that
+    it has noted and finds ignored, so one that is on its way goes to a handler first.
+    """
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

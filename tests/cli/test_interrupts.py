@@ -207,7 +207,7 @@ def _end_later() -> None:
 @pytest.mark.parametrize("hundredths", range(1, 60, 4))
 def test_the_program_from_its_very_start(image: Path, hundredths: int) -> None:
     """While lksm is imported there is one line, and never a traceback; before that Python is on its own."""
-    program = "import sys; print(flush=True); from lksm_command import main; sys.exit(main())"
+    program = "import sys; from lksm_command import main; print(flush=True); sys.exit(main())"
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", program, "scan", image], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

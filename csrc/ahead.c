@@ -24,7 +24,8 @@ static bool needs_key(const struct engine *engine, const struct rmap_item *item)
 }
 
 /* Notes where a page is if its visit will need its key, and asks for the lines that this takes. */
-static void ask_for_lines(struct engine *engine, const struct region *region, const struct filter *filter, uint64_t page)
+static void ask_for_lines(struct engine *engine, const struct region *region, const struct filter *filter,
+			  uint64_t page)
 {
 	struct ahead_page *ahead = ahead_page(engine, page);
 

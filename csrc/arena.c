@@ -1,6 +1,6 @@
 /*
- * arena.c - slabs, each with a bitmap of its free blocks. A slab begins at a multiple of the largest slab's size, so the
- * slab of a block follows from the block's address.
+ * arena.c - slabs, each with a bitmap of its free blocks. A slab begins at a multiple of the largest slab's
+ * size, so the slab of a block follows from the block's address.
  */
 #define _DEFAULT_SOURCE		/* anonymous memory and its huge pages are no part of C or POSIX */
 #include "arena.h"

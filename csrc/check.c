@@ -126,7 +126,8 @@ static void check_frame(struct checker *checker, uint32_t ref)
 	     item = item_at(&engine->items, item)->sharer.next)
 		has_lender = item_region(&engine->items, item)->is_immutable &&
 			     item_bytes(&engine->items, item) == node->bytes;
-	expect(checker, node->is_owned || (has_lender && !engine->is_secure), "I4 node %u: borrows bytes that no immutable sharer has", ref);
+	expect(checker, node->is_owned || (has_lender && !engine->is_secure),
+	       "I4 node %u: borrows bytes that no immutable sharer has", ref);
 }
 
 /* The bytes of what is filed as @content. */
@@ -346,7 +347,8 @@ static void check_item(struct checker *checker, const struct region *region, uin
 	counts->unstable += item->state == ITEM_UNSTABLE;
 	counts->kept += item->state == ITEM_UNSTABLE && item->is_settled;
 	counts->filed += item->state == ITEM_UNSTABLE && !item->is_settled && item->round == engine->scan_round;
-	expect(checker, !item->is_settled || region_holds_still(region), "I4 item %u: settled, though its bytes may change", ref);
+	expect(checker, !item->is_settled || region_holds_still(region),
+	       "I4 item %u: settled, though its bytes may change", ref);
 	expect(checker, !item->is_settled || (item->state != ITEM_VOLATILE && !item->is_private),
 	       "I8 item %u: settled, but private or in no tree", ref);
 	expect(checker, item->state != ITEM_UNSTABLE || item->round <= engine->scan_round,
@@ -388,7 +390,7 @@ static void check_zero_page(struct checker *checker, const struct region *region
 	       region->address, page);
 }
 
-/* I20: a region that has a filter is one that is scanned, and the filter is that of a key of its domain. */
+/* I19: a region that has a filter is one that is scanned, and the filter is that of a key of its domain. */
 static void check_region_filter(struct checker *checker, const struct region *region, struct counts *counts)
 {
 	const struct filter *filter = region->filter;
@@ -396,9 +398,9 @@ static void check_region_filter(struct checker *checker, const struct region *re
 		return;
 	counts->filters += filter->nr_regions ? 1.0 / (double)filter->nr_regions : 0;
 	expect(checker, region->nr_present && !region->is_excluded,
-	       "I20 region at %#" PRIx64 ": has a filter though nothing of it is scanned", region->address);
+	       "I19 region at %#" PRIx64 ": has a filter though nothing of it is scanned", region->address);
 	expect(checker, filter_find(&region->slot->index->filters, filter->key, filter->role) == filter,
-	       "I20 region at %#" PRIx64 ": its filter is not found by its key", region->address);
+	       "I19 region at %#" PRIx64 ": its filter is not found by its key", region->address);
 }
 
 static void check_region(struct checker *checker, const struct region *region, uint64_t position,
@@ -580,14 +582,14 @@ static void check_filter(struct checker *checker, const struct filter *filter)
 	for (uint64_t i = 0; i < filter->nr_words; i++)
 		nr_bits += (uint64_t)__builtin_popcountll(filter->words[i]);
 	expect(checker, nr_bits == filter->nr_bits && nr_bits <= filter->nr_merges,
-	       "I20 filter of key %" PRIu64 ": %" PRIu64 " bits, count says %" PRIu64 " of %" PRIu64 " merges", filter->key,
+	       "I19 filter of key %" PRIu64 ": %" PRIu64 " bits, count says %" PRIu64 " of %" PRIu64 " merges", filter->key,
 	       nr_bits, filter->nr_bits, filter->nr_merges);
-	expect(checker, !nr_bits || !filter_is_conflicted(filter), "I20 filter of key %" PRIu64 ": given up but has bits",
+	expect(checker, !nr_bits || !filter_is_conflicted(filter), "I19 filter of key %" PRIu64 ": given up but has bits",
 	       filter->key);
 	expect(checker, (filter->words == &filter->first_word) == (filter->nr_words == 1),
-	       "I20 filter of key %" PRIu64 ": %" PRIu64 " words are not where they belong", filter->key, filter->nr_words);
+	       "I19 filter of key %" PRIu64 ": %" PRIu64 " words are not where they belong", filter->key, filter->nr_words);
 	expect(checker, filter->birth <= engine->crawl_round,
-	       "I20 filter of key %" PRIu64 ": made in round %" PRIu64 " of %" PRIu64, filter->key, filter->birth,
+	       "I19 filter of key %" PRIu64 ": made in round %" PRIu64 " of %" PRIu64, filter->key, filter->birth,
 	       engine->crawl_round);
 }
 
@@ -604,7 +606,7 @@ static void check_filters(struct checker *checker, const struct index *index, co
 		}
 	double nr_wrong = counts->filters - (double)nr_filters;
 	expect(checker, nr_filters == map->nr_filters && nr_wrong > -1e-6 && nr_wrong < 1e-6,
-	       "I20 domain %u: %" PRIu64 " filters for %.1f, count says %" PRIu64, index->domain, nr_filters,
+	       "I19 domain %u: %" PRIu64 " filters for %.1f, count says %" PRIu64, index->domain, nr_filters,
 	       counts->filters, map->nr_filters);
 }
 

@@ -36,7 +36,8 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 {
 	uint64_t page_size = options->page_size;
 	if (page_size < LINE_SIZE || page_size > (uint64_t)1 << 30 || page_size & (page_size - 1) ||
-	    !options->nr_nodes || options->nr_nodes > LKSM_MAX_NODES || options->max_page_sharing < 2 || !options->merge_window || options->merge_window > LKSM_MAX_WINDOW ||
+	    !options->nr_nodes || options->nr_nodes > LKSM_MAX_NODES || options->max_page_sharing < 2 ||
+	    !options->merge_window || options->merge_window > LKSM_MAX_WINDOW ||
 	    !options->hash)
 		return LKSM_INVALID;
 	struct engine *engine = memory_alloc_first(sizeof(*engine));

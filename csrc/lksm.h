@@ -199,7 +199,10 @@ void lksm_set_unfiltered(struct engine *engine, bool is_on);
 
 /* A process without pages, at the end of the order of creation. */
 int lksm_process_create(struct engine *engine, uint32_t domain, struct mm_slot **process_ret);
-/* Adds a region; it may lie over absent pages of others, but no present ones. Pages become mergeable by advice or join. */
+/*
+ * Adds a region; it may lie over absent pages of others, but no present ones. Pages become mergeable by
+ * advice or join.
+ */
 int lksm_process_map(struct mm_slot *process, const struct lksm_region *region);
 /* A process that shares the pages of its parent, with its advice; registered iff the parent is. */
 int lksm_process_fork(struct mm_slot *process, struct mm_slot **process_ret);
@@ -212,11 +215,14 @@ int lksm_process_read(struct mm_slot *process, uint64_t page, uint64_t nr_pages,
 /* Writes the owner's array, or this process's own copy after a fork. The page is private at once. */
 int lksm_process_write(struct mm_slot *process, uint64_t page, uint64_t offset, const void *bytes,
 		       uint64_t nr_bytes);
-/* The owner has written the pages: if they are tracked, they are looked at again, wherever they are mapped. Never fails. */
+/*
+ * The owner has written the pages: if they are tracked, they are looked at again, wherever they are mapped.
+ * Never fails.
+ */
 int lksm_process_touch(struct mm_slot *process, uint64_t start, uint64_t stop);
 /*
- * The pages lie on that memory node from now on. A page that is merged takes its frame along, for all its sharers; where
- * that is filed follows at the next visit of one of them. LKSM_NO_MEMORY: no page has moved.
+ * The pages lie on that memory node from now on. A page that is merged takes its frame along, for all its
+ * sharers; where that is filed follows at the next visit of one of them. LKSM_NO_MEMORY: no page has moved.
  */
 int lksm_process_move(struct mm_slot *process, uint64_t start, uint64_t stop, uint32_t node);
 /* Unmerges the process and has it compared with those of that domain from now on. LKSM_NO_MEMORY: it has not moved. */

@@ -13,7 +13,10 @@ void mm_slot_destroy(struct mm_slot *slot);
 int mm_slot_map(struct mm_slot *slot, const struct lksm_region *region);
 /* Gets ready for another domain: all that may fail. */
 bool mm_slot_prepare_index(struct mm_slot *slot, const struct index *index);
-/* Its pages are compared with those of that domain from now on. All items must be gone, and no page on the zero frame. */
+/*
+ * Its pages are compared with those of that domain from now on. All items must be gone, and no page on the
+ * zero frame.
+ */
 void mm_slot_set_index(struct mm_slot *slot, struct index *index);
 /* Bytes of one of its regions: the region itself and what it keeps for each page, and its items. */
 uint64_t region_bytes(const struct region *region);

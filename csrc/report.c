@@ -124,7 +124,7 @@ static uint32_t find_full_node(struct index *index, uint32_t ref)
 	return node && !node_has_room(index->engine, node_at(index->engine, node)) ? node : 0;
 }
 
-/* Is there a merged content or a candidate with the item's bytes, in any tree of the index but one? */
+/* Is there a merged content or another candidate with the item's bytes, in any tree of the index but one? */
 static bool has_twin(struct index *index, uint32_t ref, const struct trees *but)
 {
 	for (uint32_t i = 0; i < index->engine->nr_nodes; i++) {
@@ -134,8 +134,11 @@ static bool has_twin(struct index *index, uint32_t ref, const struct trees *but)
 		if (trees == but)
 			continue;
 		index_look(index, item_bytes(&index->engine->items, ref), &look);
-		if (index_search(index, &trees->stable, &look, &place) ||
-		    index_search(index, &trees->unstable, &look, &place) || index_search(index, &trees->kept, &look, &place))
+		uint32_t candidate = index_search(index, &trees->unstable, &look, &place);
+		uint32_t kept = index_search(index, &trees->kept, &look, &place);
+		/* The item itself is where it was filed before its page was moved. */
+		if (index_search(index, &trees->stable, &look, &place) || (candidate && candidate != ref) ||
+		    (kept && kept != ref))
 			return true;
 	}
 	return false;

@@ -24,6 +24,30 @@ static void forget_look(struct region *region, uint64_t page)
 	item->is_settled = 0;
 }
 
+/* Do the bytes of a page of @region begin within a page of those at @bytes, on either side? */
+static bool is_over(const struct region *region, uint64_t page, const uint8_t *bytes)
+{
+	uint64_t size = (uint64_t)1 << region->page_shift;
+	uint64_t distance = (uint64_t)(uintptr_t)region_page(region, page) - (uint64_t)(uintptr_t)bytes;
+	return distance < size || -distance < size;
+}
+
+/* Pages of arrays that overlap need not begin at the same bytes: a page may lie over two of another array. */
+static void forget_looks(struct region *region, const uint8_t *bytes)
+{
+	uint64_t first = 0, end = region->nr_pages;
+
+	if (!region->rows && !region->copies) {
+		int64_t offset = (int64_t)((uint64_t)(uintptr_t)bytes - (uint64_t)(uintptr_t)region->pages);
+		int64_t page = offset >> region->page_shift;
+		first = page > 0 ? (uint64_t)page : 0;
+		end = page + 2 < (int64_t)end ? (uint64_t)(page + 2 > 0 ? page + 2 : 0) : end;
+	}
+	for (uint64_t page = first; page < end; page++)
+		if (page_is_present(region, page) && is_over(region, page, bytes))
+			forget_look(region, page);
+}
+
 void touch_page(struct region *region, uint64_t page)
 {
 	const uint8_t *bytes = page_is_present(region, page) ? region_page(region, page) : NULL;
@@ -34,8 +58,7 @@ void touch_page(struct region *region, uint64_t page)
 	for (struct index *index = region->slot->engine->indexes; index; index = index->next) {
 		struct region *other = NULL;
 		while ((other = extent_next_overlap(index, region, other)) != NULL)
-			for (uint64_t at = 0; other->is_tracked &&
-			     (at = region_next_page_at(other, bytes, at)) < other->nr_pages; at++)
-				forget_look(other, at);
+			if (other->is_tracked)
+				forget_looks(other, bytes);
 	}
 }

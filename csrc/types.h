@@ -18,7 +18,7 @@
  *
  *   engine -> mm_slot -> region -> rmap_block -> rmap_item --(UNSTABLE)--> index.unstable
  *        \                                             \---(STABLE)----> stable_node's list
- *         -> index (one per domain) -> trees (one pair per memory node) -> stable forest -> stable_node --> frame
+ *         -> index (one per domain) -> trees (for each memory node) -> stable forest -> stable_node --> frame
  *
  * Items and nodes live in pools and are named by 31-bit references: half the size of a pointer, which
  * is what keeps a tracked page below 64 bytes. Reference 0 means none.

@@ -48,7 +48,8 @@ uint32_t unstable_tree_search(struct index *index, uint32_t tree, struct look *l
 	}
 }
 
-void unstable_tree_insert(const struct visit *visit, const struct look *look, const struct place places[2], bool is_kept)
+void unstable_tree_insert(const struct visit *visit, const struct look *look, const struct place places[2],
+			  bool is_kept)
 {
 	struct index *index = visit->index;
 	struct rmap_item *item = visit->item;

@@ -20,19 +20,23 @@ static inline bool unstable_tree_keeps(const struct engine *engine)
 }
 
 /*
- * The item of this round whose page equals @look's bytes, or 0 and the place for a page that is filed in either way. May
- * deepen @look's class, and make kept items of earlier rounds give way.
+ * The item of this round whose page equals @look's bytes, or 0 and the place for a page that is filed in
+ * either way. May deepen @look's class, and make kept items of earlier rounds give way.
  */
 uint32_t unstable_tree_search(struct index *index, uint32_t tree, struct look *look, struct place places_ret[2]);
 /* Files a VOLATILE item. @is_kept: until it is detached, else for this round. */
-void unstable_tree_insert(const struct visit *visit, const struct look *look, const struct place places[2], bool is_kept);
+void unstable_tree_insert(const struct visit *visit, const struct look *look, const struct place places[2],
+			  bool is_kept);
 /* Makes an UNSTABLE item VOLATILE, whether or not its tree still exists. */
 void unstable_tree_detach(struct index *index, uint32_t item_ref);
 /* A kept item is as if of an earlier round: its bytes may have changed. */
 void unstable_tree_leave_kept(struct index *index, uint32_t item_ref);
 /* A content has been merged without a search here: a kept item that equals @look's bytes gives way. */
 void unstable_tree_give_way(struct index *index, uint32_t tree, struct look *look);
-/* Forgets one tree but for what is kept, and has room for as many pages as its two scratch counts say; they are 0 then. */
+/*
+ * Forgets one tree but for what is kept, and has room for as many pages as its two scratch counts say; they
+ * are 0 then.
+ */
 void unstable_tree_drop(struct index *index, uint32_t tree);
 /* From now on nothing of this tree is kept: its items are as if of an earlier round. */
 void unstable_tree_drop_kept(struct index *index, uint32_t tree);

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import importlib.util
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn
@@ -25,7 +25,7 @@ except ImportError as error:
         f"no compiled core beside {__file__}; if this is the source and lksm is installed too, start Python "
         "elsewhere or with -P"
     ) from error
-from ._filter_keys import FilterKeys
+from ._filter_keys import FilterKey, FilterKeys
 from .errors import BusyError, InvalidMemory, LksmError, OutOfMemory
 from .memory import PageRun
 
@@ -327,7 +327,7 @@ class CoreProcess:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.slot_ret = ffi.new("struct mm_slot **")
-        self._keys: list[Hashable] = []  # one for each region that has a filter
+        self._keys: list[FilterKey] = []  # one for each region that has a filter
 
     @property
     def _slot(self) -> Any:
@@ -337,19 +337,23 @@ class CoreProcess:
     def address(self) -> int:
         return _address(self._slot)
 
-    def _take(self, key: Hashable | None) -> int:
-        """The number of a key, for one more region; 0 if that has no filter."""
-        keys = self._core.filter_keys
-        return 0 if keys is None or key is None else keys.take(key)
-
-    def _give_back(self, key: Hashable) -> None:
+    def _hold(self, key: FilterKey) -> int:
+        """Notes a key that has been taken for one more region; returns its number."""
         assert self._core.filter_keys is not None
-        self._core.filter_keys.give_back(key)
+        try:
+            self._keys.append(key)
+        except BaseException:
+            self._core.filter_keys.give_back(key)
+            raise
+        return key.number
+
+    def _give_back(self) -> None:
+        assert self._core.filter_keys is not None
+        self._core.filter_keys.give_back(self._keys.pop())
 
     def map(self, run: PageRun, *, is_immutable: bool, is_tracked: bool) -> None:
         """The caller keeps the run's arrays alive until the process is destroyed."""
         rows = ffi.NULL if run.rows is None else _pointer("int64_t *", run.rows)
-        number = self._take(run.key)
         region = ffi.new(
             "struct lksm_region *",
             {
@@ -362,15 +366,15 @@ class CoreProcess:
                 "is_immutable": is_immutable,
                 "is_tracked": is_tracked,
                 "is_excluded": bool(run.flags),
-                "filter_key": number,
                 "is_bss": run.role == "bss",
             },
         )
-        if number:
-            self._keys.append(run.key)
+        keys = self._core.filter_keys
+        if keys is not None and run.key is not None:
+            region.filter_key = self._hold(keys.take(run.key))
         error = lib.lksm_process_map(self._slot, region)
-        if error and number:
-            self._give_back(self._keys.pop())
+        if error and region.filter_key:
+            self._give_back()
         if error:
             self._core.fail(error)
 
@@ -381,8 +385,7 @@ class CoreProcess:
             self._core.fail(error)
         try:
             for key in self._keys:
-                child._keys.append(key)
-                self._take(key)
+                child._hold(FilterKeys.share(key))
         except BaseException:
             child.destroy()
             raise
@@ -391,7 +394,7 @@ class CoreProcess:
     def destroy(self) -> None:
         lib.lksm_process_destroy(self._slot)
         while self._keys:
-            self._give_back(self._keys.pop())
+            self._give_back()
 
     def unmap(self, start: int, stop: int) -> None:
         error = lib.lksm_process_unmap(self._slot, start, stop)

@@ -8,7 +8,8 @@ joins a scan (spec 5.4 to 5.9), then when the next one is prepared (spec 5.2, 5.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -60,6 +61,7 @@ class SlotState:
     faults_seen: int = 0
     runtime_ms: int | None = None
     elapsed_ms: int = 0
+    domain: int = 0
 
 
 class Action(enum.Enum):
@@ -111,22 +113,24 @@ def long_lived(slots: Sequence[SlotState], short_lived_ms: int) -> list[int]:
     return [i for i, slot in enumerate(slots) if slot.runtime_ms is None or slot.runtime_ms >= short_lived_ms]
 
 
-def vips(slots: Sequence[SlotState], nr_chosen: int, max_vips: int) -> list[int]:
+def vips(slots: Sequence[SlotState], nr_chosen: Mapping[int, int], max_vips: int) -> list[int]:
     """Positions of the processes a partial scan adds for their recent merges, best first (spec 5.6 step 4).
 
     Running ones whose merge window is not empty and that have faulted since they were last chosen. The
-    others of the scan, `nr_chosen` of them, use up the quota too.
+    quota is each domain's own; the others of the scan use it up too: `nr_chosen`, by domain.
     """
     ranked = sorted(
         (i for i, slot in enumerate(slots) if slot.registered_at is not None and slot.score),
         key=lambda i: (-slots[i].score, slots[i].completion),
     )
-    eligible = [
-        i
-        for i in ranked
-        if not slots[i].is_frozen and not slots[i].is_cursor and slots[i].faults != slots[i].faults_seen
-    ]
-    return eligible[: max(0, max_vips - nr_chosen)]
+    used, chosen = Counter(nr_chosen), []
+    for i in ranked:
+        slot = slots[i]
+        is_eligible = not slot.is_frozen and not slot.is_cursor and slot.faults != slot.faults_seen
+        if is_eligible and used[slot.domain] < max_vips:
+            used[slot.domain] += 1
+            chosen.append(i)
+    return chosen
 
 
 def others(slots: Sequence[SlotState]) -> list[int]:

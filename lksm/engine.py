@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
@@ -74,6 +75,9 @@ class Engine:
     knobs
         Start values of `Engine.knobs`, by name. KnobError if out of range.
 
+    The constructor raises ValueError for arguments out of range, KnobError for knobs, OutOfMemory. A scan with
+    no room to remember a page raises OutOfMemory; it may be asked for again.
+
     All methods may be called from any thread, also during a scan. Use of a closed engine raises
     `ProcessGone`. If a turn of the threads fails, `run` becomes 0 and the next call of a method of the engine
     raises what it raised.
@@ -137,7 +141,7 @@ class Engine:
         self._core.set_prune_delay(self.knobs.stable_node_chains_prune_millisecs)
         self._core.set_use_zero_pages(bool(self.knobs.use_zero_pages))
         self._clock = _monotonic_ms if clock is None else clock
-        self._nr_attached = 0
+        self._nr_attached = Counter[int]()  # by domain
         self._scheduler = Scheduler(
             self._core,
             self.knobs,
@@ -217,7 +221,8 @@ class Engine:
         runtime_ms
             CPU time so far; None: long-lived.
 
-        InvalidMemory says what is wrong with the memory; then nothing is attached.
+        InvalidMemory says what is wrong with the memory, ValueError that there is no such domain, OutOfMemory
+        that there is no room to remember it; then nothing is attached.
         """
         runs = as_page_runs(
             memory, page_size=self.page_size, address=address, node=node, nr_nodes=self._nr_nodes
@@ -232,7 +237,7 @@ class Engine:
                     self._scheduler,
                     core,
                     runs,
-                    name=f"process-{self._nr_attached + 1}" if name is None else name,
+                    name=f"process-{self._nr_attached[domain] + 1}" if name is None else name,
                     pid=pid,
                     domain=domain,
                     immutable=immutable,
@@ -243,7 +248,7 @@ class Engine:
             except BaseException:
                 core.destroy()
                 raise
-            self._nr_attached += 1
+            self._nr_attached[domain] += 1
             try:
                 self._scheduler.attached(process)
                 if mergeable is not None:
@@ -268,7 +273,7 @@ class Engine:
             return self._scheduler.queue
 
     def detach(self, process: Process) -> None:
-        """The same as `process.exit()`."""
+        """The same as `process.exit()`. InvalidMemory: no process of this engine."""
         self._check_member(process)
         process.exit()
 
@@ -294,7 +299,8 @@ class Engine:
 
         "full": every process. "partial": frozen ones, new ones and those with recent merges (spec 5.6).
         unfiltered: the scan visits what filters would leave out.
-        BusyError while a scan is unfinished, or the threads run. With run 2 nothing is queued.
+        BusyError while a scan is unfinished, or the threads run. ValueError: another mode. With run 2 nothing
+        is queued.
         """
         if mode not in ("full", "partial"):
             raise ValueError(f"mode is {mode!r}, expected 'full' or 'partial'")
@@ -305,7 +311,7 @@ class Engine:
 
         Returns the pages visited, 0 if nothing was left. The call that exhausts the queue also wraps up.
         OutOfMemory if no page could be visited; the cursor stays, so the call may be repeated. BusyError
-        while the threads run.
+        while the threads run. ValueError: a negative number.
         """
         if nr_pages is not None and nr_pages < 0:
             raise ValueError(f"nr_pages is {nr_pages}, expected 0 or more")
@@ -427,7 +433,7 @@ class Engine:
 
     @contextmanager
     def running(self) -> Iterator[Engine]:
-        """`start` on entry, `stop` on exit."""
+        """`start` on entry, `stop` on exit. BusyError if the threads run already."""
         self.start()
         try:
             yield self
@@ -442,8 +448,10 @@ class Engine:
         that nothing is shared cannot be stored (EBUSY). Writes are as ever.
 
         At its end every frame that still lies on the node is gone, and its pages are private: those that
-        `Process.move` has moved meanwhile stay merged. If the block raises, all stays as it was (spec 9.3).
-        InvalidMemory: no such node. BusyError inside another such block, and for scans asked for within.
+        `Process.move` has moved meanwhile stay merged. If the block raises, no frame goes (spec 9.3).
+        InvalidMemory: no such node. BusyError inside another such block, and for scans asked for within it.
+        Scans asked for by other threads, `stop` and `close` wait until it ends; a scan that is under way on
+        another thread is waited for.
         """
         check_node(node, self._nr_nodes)
         with self._driver.offlining():
@@ -519,7 +527,9 @@ class Engine:
         What is counted of a domain does not depend on any other: `last_scan_ms` is the sum of what the last
         scans of its processes took, `general_profit` has its own bookkeeping. Only `full_scans` and
         `scan_round` are the engine's. A domain that its last process has left counts from 0 again.
+        ValueError: no domain.
         """
+        _check_selected(domain)
         with self._lock:
             now = self._open.counters(domain)
             memory = self._open.memory(domain)
@@ -569,7 +579,7 @@ class Engine:
 
     def page_table(self, process: Process) -> npt.NDArray[np.int64]:
         """int64 (n,): frame id >= 0 (equal ids: merged together), -1 private, -2 on the zero frame, -3 absent
-        or unmapped.
+        or unmapped. InvalidMemory: no process of this engine.
         """
         self._check_member(process)
         with self._lock:
@@ -582,8 +592,9 @@ class Engine:
 
         Structured array: `frame` lowest frame id, `pages`, `processes`, `digest` XXH3 of the bytes (seed 0;
         0 if `with_digests` is false: reading every content takes time), `zero`, `first_process` (index in
-        `processes`), `first_page`.
+        `processes`), `first_page`. ValueError: no domain.
         """
+        _check_selected(domain)
         with self._lock:
             found = self._open.groups(min_pages=min_pages, domain=domain, with_digests=with_digests)
         return found[np.lexsort((found["frame"], -found["pages"]))]
@@ -591,7 +602,7 @@ class Engine:
     def sharing_matrix(self) -> npt.NDArray[np.int64]:
         """int64 (P, P) over `processes`: [i, j] pages of i merged into frames that j uses too.
 
-        [i, i] is the number of pages of i that are merged.
+        [i, i] is the number of pages of i that are merged. OutOfMemory: no room to count.
         """
         with self._lock:
             return self._open.sharing_matrix(len(self._scheduler.processes))
@@ -645,6 +656,12 @@ def _monotonic_ms() -> int:
 
 def _thread_cpu_ms() -> float:
     return time.thread_time_ns() / 1_000_000
+
+
+def _check_selected(domain: int | None) -> None:
+    """ValueError if that is neither a domain nor None, for all of them."""
+    if domain is not None:
+        check_domain(domain)
 
 
 def _check_page_size(page_size: object) -> None:

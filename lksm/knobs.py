@@ -106,8 +106,16 @@ class WordSpec:
 Spec: TypeAlias = KnobSpec | WordSpec
 
 
+def _shown(value: object) -> str:
+    """The beginning of a value that was refused; Python does not write numbers of thousands of digits."""
+    try:
+        return f"{value!r:.60}"
+    except ValueError:
+        return "too long a number"
+
+
 def _error(code: int, spec: Spec, value: object) -> KnobError:
-    return KnobError(code, f"{spec.name} is {value!r:.60}, expected {spec.range_text}")
+    return KnobError(code, f"{spec.name} is {_shown(value)}, expected {spec.range_text}")
 
 
 def _u32(name: str, default: int, least: int = 0) -> KnobSpec:

@@ -158,8 +158,8 @@ def check_domain(domain: int) -> None:
 
 def check_node(node: int, nr_nodes: int, what: str = "") -> None:
     """InvalidMemory if the engine has no such memory node."""
-    if not 0 <= node < nr_nodes:
-        raise InvalidMemory(f"{what}node {node}, the engine has {nr_nodes}")
+    if isinstance(node, bool) or not isinstance(node, (int, np.integer)) or not 0 <= node < nr_nodes:
+        raise InvalidMemory(f"{what}node {node!r}, the engine has {nr_nodes}")
 
 
 def _as_pages(array: object, page_size: int, what: str) -> npt.NDArray[np.uint8]:

@@ -127,7 +127,7 @@ class Process:
         check_domain(domain)
         with self._host.lock:
             self._alive.set_domain(domain)
-            self._domain = domain
+            self._domain = int(domain)
 
     @property
     def frozen(self) -> bool:
@@ -204,7 +204,7 @@ class Process:
         """The owner wrote pages start to stop - 1 with plain numpy: counts a fault for each.
 
         Whether a page changed is seen at its next visit, touched or not; only tracked memory is not looked at
-        again before it is touched, wherever it is mapped.
+        again before it is touched, wherever its bytes are mapped. InvalidMemory: no such pages.
         """
         start, stop = self._range(start, stop)
         with self._host.lock:
@@ -216,7 +216,7 @@ class Process:
         with `merge_any` they are so at once.
 
         It may lie over pages that are absent or unmapped: they keep their numbers. InvalidMemory: not whole
-        pages, or it lies over a page that is present.
+        pages, or it lies over a page that is present. OutOfMemory: nothing was added.
         """
         if not isinstance(region, Region):
             raise InvalidMemory(f"region is a {type(region).__name__}, expected a Region")
@@ -230,7 +230,7 @@ class Process:
             self._host.changed()
 
     def unmap(self, start: int, stop: int) -> None:
-        """Pages start to stop - 1 become absent; they keep their numbers. Never fails for memory."""
+        """Pages start to stop - 1 become absent; they keep their numbers. InvalidMemory: no such pages."""
         start, stop = self._range(start, stop)
         with self._host.lock:
             self._alive.unmap(start, stop)
@@ -254,7 +254,7 @@ class Process:
 
         "mergeable" registers the process and clears an opt-out (spec 7.2). "unmergeable" opts out for
         good: merged and zero pages are private at once; counters follow at the next scan (spec 4.2), but
-        `zero_pages` at once.
+        `zero_pages` at once. ValueError: another advice. InvalidMemory: no such pages.
         """
         if advice not in ("mergeable", "unmergeable"):
             raise ValueError(f"advice is {advice!r}, expected 'mergeable' or 'unmergeable'")
@@ -305,6 +305,7 @@ class Process:
             faults_seen=self._faults_seen,
             runtime_ms=self.runtime_ms,
             elapsed_ms=status.elapsed,
+            domain=self._domain,
         )
 
     def freeze(self) -> None:
@@ -329,6 +330,7 @@ class Process:
 
         Before the first `write` to a shared page, by either side, the child gets a copy of that page.
         Writes with plain numpy reach both. Pages that both still share are one page: never a saving.
+        OutOfMemory: there is no child.
         """
         with self._host.lock:
             core = self._alive.fork()

@@ -7,6 +7,7 @@ drive the same turns (spec 5, 6).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -94,6 +95,7 @@ class Scheduler:
         self._cause: Cause = "call"
         self._serves_request = False
         self._nr_prepared = 0
+        self._owes_sweep = False  # a scan that filters must not shorten has not been finished yet
         self._nr_full = 0  # full scans among these
         self._began = 0
         self._nap_until = 0
@@ -286,16 +288,16 @@ class Scheduler:
         now = self._now()
         self._crawler = replace(self._crawler, ready_at=None)
         self._drain_candidates()
-        nr_frozen, nr_before = int(self._core.counters(None).nr_frozen), self._nr_registered
-        self._join_newcomers()
-        nr_new = nr_frozen + self._nr_registered - nr_before
+        chosen = Counter(state.domain for state in self._states() if state.pending is crawler.Pending.FROZEN)
+        chosen += self._join_newcomers()
         if mode == "partial":
-            self._add_vips(nr_new)
+            self._add_vips(chosen)
         else:
-            self._add_others(now, nr_new)
+            self._add_others(now, chosen.total())
         self._nr_full += mode == "full"
         is_sweep = mode == "full" and crawler.is_sweep(self._nr_full, self._filter_sweep_interval)
-        self._core.set_unfiltered(unfiltered or is_sweep)
+        self._owes_sweep = self._owes_sweep or unfiltered or is_sweep
+        self._core.set_unfiltered(self._owes_sweep)
         self._core.begin_round(now)
         self._nr_prepared += 1
         self._began = now
@@ -308,6 +310,8 @@ class Scheduler:
             if not self._is_upstream:
                 self._nap_until = now
             self.scan_now()
+        else:
+            self._owes_sweep = False
         queued = self._core.counters(None)
         return int(queued.nr_scannable + queued.nr_frozen)
 
@@ -318,17 +322,23 @@ class Scheduler:
             if process._alive.join():
                 self.register(process)
 
-    def _join_newcomers(self) -> None:
-        """Registers who has come; pages mapped since the last crawl become mergeable (spec 5.4)."""
+    def _join_newcomers(self) -> Counter[int]:
+        """Registers who has come; pages mapped since the last crawl become mergeable (spec 5.4).
+
+        Returns how many came, by domain.
+        """
+        came = Counter[int]()
         if not self._auto_join:
-            return
+            return came
         states = self._states()
         for position in crawler.long_lived(states, self._short_lived_ms):
             process = self.processes[position]
             if process._alive.join() and states[position].registered_at is None:
                 self.register(process)
+                came[process.domain] += 1
+        return came
 
-    def _add_vips(self, nr_chosen: int) -> None:
+    def _add_vips(self, nr_chosen: Counter[int]) -> None:
         states = self._states()
         for position in reversed(crawler.vips(states, nr_chosen, self._max_vips)):
             process = self.processes[position]
@@ -415,6 +425,7 @@ class Scheduler:
 
     def _wrap_up_if_exhausted(self) -> None:
         if self.mode is not None and not self._core.has_queue():
+            self._owes_sweep = False
             if self.mode == "full":
                 self.full_scans += 1
                 self._ask_advisor()
@@ -483,6 +494,9 @@ class Scheduler:
         if run == RUN_UNMERGE:
             self._core.unmerge()
             self.cancel()
+            self._owes_sweep = False
+            if self._is_upstream:  # its file shows the round, which begins anew (spec 12.5)
+                self.full_scans = 0
         elif crawler.is_merging(before) and not crawler.is_merging(run) and self.mode is not None:
             self._wrap_up()
         self._crawler = replace(self._crawler, ready_at=None)

@@ -508,6 +508,7 @@ class Model:
             space.pending = Pending.NONE
         self.queue, self.cursor, self.scanning = [], None, ""
         self.scan_round = 0
+        self.full_scans = 0 if self.is_upstream else self.full_scans
         self.unmerging = True
 
     def resume(self) -> None:
@@ -523,10 +524,10 @@ class Model:
             return 0
         while self.candidates:  # the latest first (5.5)
             self._join(self.candidates.pop())
-        nr_chosen = sum(space.pending is Pending.FROZEN for space in self.spaces)
+        nr_chosen = Counter(space.domain for space in self.spaces if space.pending is Pending.FROZEN)
         for space in self.spaces:  # 5.4
             if space.runtime_ms is None or space.runtime_ms >= self.short_lived_ms:
-                nr_chosen += self._join(space)
+                nr_chosen[space.domain] += self._join(space)
         if mode == "full":
             self._add_others()
         else:
@@ -558,19 +559,20 @@ class Model:
                 space.scanned = False
                 self._enqueue(space)
 
-    def _add_vips(self, nr_chosen: int) -> None:
-        """Running ones with recent merges and new faults go to the front, best first (5.6)."""
+    def _add_vips(self, nr_chosen: Counter[int]) -> None:
+        """Running ones with recent merges and new faults go to the front, best first (5.6), by domain."""
         ranked = sorted(
             (space for space in self.spaces if space.registered is not None and any(space.window)),
             key=lambda space: (-sum(space.window), space.completion),
         )
         vips = []
         for space in ranked:
-            if nr_chosen + len(vips) >= self.max_vips:
-                break
+            if nr_chosen[space.domain] >= self.max_vips:
+                continue
             if not space.frozen and space.faults != space.faults_seen:
                 space.faults_seen = space.faults
                 space.scanned = False
+                nr_chosen[space.domain] += 1
                 vips.append(space)
         for space in vips:
             if space.pending is Pending.NONE:

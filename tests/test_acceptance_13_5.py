@@ -590,6 +590,32 @@ def test_row_91_threads_wait() -> None:
     expect(engine, shared=1, sharing=1)
 
 
+def test_scans_of_other_threads_wait_for_offlining() -> None:
+    """A scan that another thread asks for waits until the node has gone offline."""
+    engine = two_nodes()
+    engine.attach(pages("P P"), node=0, mergeable=True)
+    thread = threading.Thread(target=engine.full)
+    with engine.offlining(0):
+        thread.start()
+        thread.join(0.05)
+        assert thread.is_alive()
+        assert engine.counters().pages_scanned == 0
+    thread.join(60)
+    expect(engine, shared=1, sharing=1)
+
+
+def test_explain_after_a_move() -> None:
+    """A unique page that was moved has no twin in the tree in which it still is filed itself."""
+    engine = two_nodes()
+    process = engine.attach(pages("a b"), node=0, mergeable=True)
+    still = engine.attach(pages("c"), node=0, immutable=True, mergeable=True)
+    engine.full()
+    process.move(0, 1, 1)
+    still.move(0, 1, 1)
+    for each, page in ((process, 0), (process, 1), (still, 0)):
+        assert engine.explain(each, page).reason is lksm.Reason.UNIQUE
+
+
 def wait_until(is_so: Callable[[], bool]) -> None:
     """At most a minute."""
     deadline = time.monotonic() + 60

@@ -247,3 +247,32 @@ def test_secure_frames_are_copies(immutable: bool) -> None:
         engine.attach(pages("a a b b c"), immutable=True)
         engine.full()
         assert engine.memory()["frames"] == 0
+
+
+def test_partial_scans_do_not_depend_on_neighbours() -> None:
+    """The quota of VIPs is each domain's own, so that a busy neighbour takes no place in a partial scan."""
+    seen = []
+    for has_neighbour in (False, True):
+        with lksm.Engine(initial_rounds=0, max_vips=1, clock=lksm.VirtualClock()) as engine:
+            if has_neighbour:
+                busy = engine.attach(repeated("z", 50), domain=8)
+            mine = engine.attach(pages("a a b"), domain=3)
+            engine.full()
+            mine.write(2, pages("a")[0])
+            if has_neighbour:
+                busy.faults += 1
+            engine.partial()
+            seen.append((asdict(engine.counters(3)), ids(engine, mine), mine.name, mine.stats()))
+            assert engine.check() == []
+    assert seen[0] == seen[1]
+    assert seen[0][0]["pages_sharing"] == 2
+    assert seen[0][2] == "process-1"
+
+
+@pytest.mark.parametrize("domain", [-1, -7, True, 2**32, 2**70, "a", 1.0])
+def test_only_domains_are_asked_about(engine: lksm.Engine, domain: Any) -> None:
+    """What is no domain is refused: it must not stand for all of them."""
+    engine.attach(pages("a a"), mergeable=True)
+    for ask in (engine.counters, lambda domain: engine.groups(2, domain)):
+        with pytest.raises(ValueError, match="domain is"):
+            ask(domain)

@@ -476,3 +476,19 @@ def test_explain_a_visit_that_smart_scan_left_out() -> None:
             assert (explanation.reason is lksm.Reason.UNIQUE) == is_visited
             assert ("smart scan" in explanation.text) != is_visited
         assert reasons.count(lksm.Reason.SKIPPED) == 3
+
+
+def test_a_sweep_that_was_stopped_is_finished() -> None:
+    """What `run` 0 has left over of an unfiltered scan is not filtered when that goes on."""
+    engine = lksm.Engine(filter=True, filter_maturity=0, initial_rounds=0, run=1)
+    for number in range(2):
+        picture = " ".join(["a", *(f"{number}/{i}" for i in range(69))])
+        engine.attach(lksm.Region(0, pages(picture), key="k"))
+    engine.full()
+    assert engine.full().pages_scanned == 2
+    engine.crawl("full", unfiltered=True)
+    assert engine.scan(70) == 70
+    engine.knobs.run = 0
+    assert engine.full().pages_scanned >= 70
+    assert engine.full().pages_scanned == 2
+    engine.close()

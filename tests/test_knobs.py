@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lksm
@@ -526,3 +527,21 @@ def test_a_scan_that_is_stopped_prunes_too() -> None:
     expect(engine, shared=1, sharing=1, chains=1, dups=1)
     engine.knobs.run = 0
     expect(engine, shared=1, sharing=1, chains=0, dups=0)
+
+
+def test_numbers_of_thousands_of_digits(engine: lksm.Engine) -> None:
+    """Python does not write them; they are refused all the same."""
+    with pytest.raises(lksm.KnobError, match="pages_to_scan") as error:
+        engine.knobs.pages_to_scan = 10**5000
+    assert error.value.errno == errno.EINVAL
+
+
+def test_full_scans_after_unmerging() -> None:
+    """Under upstream's policy it shows the round, which begins anew; under LKSM's it is never reset."""
+    for policy, expected in (("ksm", 0), ("lksm", 2)):
+        engine = lksm.Engine(policy=policy)  # type: ignore[arg-type]
+        engine.attach(np.zeros((1, 4096), np.uint8))
+        engine.full()
+        engine.full()
+        engine.knobs.run = 2
+        assert engine.sysfs.read("full_scans") == f"{expected}\n"

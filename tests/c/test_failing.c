@@ -57,7 +57,8 @@ static void expect_contents(struct life *life)
 			if (!EXPECT_EQUAL(error, process->contents[at] == ABSENT ? LKSM_INVALID : LKSM_OK) || error)
 				continue;
 			put(life->engine, wanted, process->contents[at]);
-			expect_at(!memcmp(page, wanted, life->engine->rules.page_size), PLACE, "page %" PRIu64 " of process %d is wrong", at, i);
+			expect_at(!memcmp(page, wanted, life->engine->rules.page_size), PLACE,
+				  "page %" PRIu64 " of process %d is wrong", at, i);
 		}
 	}
 }
@@ -278,7 +279,8 @@ static void live(struct life *life, uint32_t nr_free_nodes)
 	attach(life, PLAIN, 0, (struct lksm_region){ .nr_array_pages = 14, .nr_pages = 14, .filter_key = 9 }, few);
 	attach(life, LENT, 0, (struct lksm_region){ .nr_array_pages = 12, .nr_pages = 12, .is_immutable = true }, few);
 	attach(life, ROWS, 0, (struct lksm_region){ .nr_array_pages = 6, .nr_pages = 7, .rows = rows, .node = 1 }, pairs);
-	attach(life, OTHER, 7, (struct lksm_region){ .nr_array_pages = 12, .nr_pages = 12, .is_tracked = true, .filter_key = 9 },
+	attach(life, OTHER, 7, (struct lksm_region){ .nr_array_pages = 12, .nr_pages = 12, .is_tracked = true,
+							 .filter_key = 9 },
 	       pairs);
 	attach(life, MANY, 0, (struct lksm_region){ .nr_array_pages = 270, .nr_pages = 270, .filter_key = 1 }, many);
 	leave_free_nodes(engine, nr_free_nodes);

@@ -175,7 +175,10 @@ static void test_groups_of_a_domain(void)
 	free(others);
 }
 
-/* A process that the cursor comes to is counted in its round, and a page that leaves others in its frame for its process. */
+/*
+ * A process that the cursor comes to is counted in its round, and a page that leaves others in its frame for
+ * its process.
+ */
 static void test_what_a_scan_counts(void)
 {
 	struct engine *engine = make_engine((struct setup){ 0 });

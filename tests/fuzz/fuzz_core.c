@@ -92,7 +92,10 @@ static uint64_t wild(struct world *world)
 
 /* --- contents ---------------------------------------------------------------------------------- */
 
-/* Content 0 is zeros; of three that follow each other no sample tells one from the others, if pages are large enough. */
+/*
+ * Content 0 is zeros; of three that follow each other no sample tells one from the others, if pages are large
+ * enough.
+ */
 static void fill(const struct world *world, uint8_t *page, uint8_t content)
 {
 	memset(page, content / 3, world->page_size);

@@ -6,8 +6,8 @@
  * lock at all. That last race is allowed, because the array is the truth and a page that changed is found out; it is
  * suppressed by the names of the functions that read pages, in suppressions.txt, and nothing else is.
  *
- * A second engine lies over the same arrays and has another lock. In the end both are checked, and every page reads what
- * its owner stored last.
+ * A second engine lies over the same arrays and has another lock. In the end both are checked, and every page
+ * reads what its owner stored last.
  */
 #include "fixture.h"
 

@@ -1,5 +1,6 @@
 /*
- * ahead.c - the links of the chain, each for a whole window.
+ * ahead.c - four steps, each so many pages ahead that a miss is hidden behind the visits in between. They must not be
+ * many more: the sampled lines of all pages share one set of the first-level cache, and would drive each other out.
  */
 #include "ahead.h"
 
@@ -8,11 +9,15 @@
 #include "mm_slot.h"
 #include "smart_scan.h"
 
+#define ASK_FOR_LINES 12	/* pages ahead: sampled lines are asked for */
+#define ASK_FOR_ROOTS 9		/* they are here: the key is taken, the roots are asked for */
+#define ASK_FOR_OBJECTS 6	/* the objects at the roots are asked for */
+#define ASK_FOR_TWIN 3		/* the page of the object with the same key is asked for, and the page itself */
 #define TWIN_LINES 6	/* lines asked for of a page and its likely twin; from then on the processor sees where it goes */
 
 void ahead_reset(struct engine *engine)
 {
-	memset(&engine->ahead, 0, sizeof(engine->ahead));
+	engine->ahead.region = NULL;
 }
 
 /* Will the visit of a mergeable page need its key? */
@@ -37,7 +42,7 @@ static void ask_for_lines(struct engine *engine, const struct region *region, co
 	if (item && !needs_key(engine, item))
 		return;
 	ahead->bytes = region_page(region, page);
-	ahead->is_kept = item && item->has_key;
+	ahead->is_kept = ahead->has_key = item && item->has_key;
 	if (ahead->is_kept)
 		ahead->key = item->key;
 	else
@@ -46,8 +51,9 @@ static void ask_for_lines(struct engine *engine, const struct region *region, co
 
 static void ask_for_roots(const struct engine *engine, const struct trees *trees, struct ahead_page *ahead)
 {
-	if (!ahead->is_kept)
+	if (!ahead->has_key)
 		ahead->key = page_sample(&engine->rules, ahead->bytes);
+	ahead->has_key = true;
 	forest_prefetch_root(&trees->stable, ahead->key);
 	forest_prefetch_root(&trees->unstable, ahead->key);
 	forest_prefetch_root(&trees->kept, ahead->key);
@@ -77,25 +83,36 @@ static void ask_for_twin(const struct engine *engine, const struct trees *trees,
 	}
 }
 
-void ahead_look(struct engine *engine, const struct region *region, uint64_t start)
+/* The page that is to be visited was not expected: begins anew there. */
+static void begin(struct engine *engine, const struct region *region, const struct filter *filter, uint64_t page)
+{
+	memset(&engine->ahead, 0, sizeof(engine->ahead));
+	engine->ahead.region = region;
+	for (uint64_t i = page; i < page + ASK_FOR_LINES && i < region->nr_pages; i++)
+		ask_for_lines(engine, region, filter, i);
+}
+
+void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 {
 	const struct index *index = region->slot->index;
 	const struct trees *trees = &index->trees[index_tree(index, region->node)];	/* of pages that were not moved */
 	const struct filter *filter = filter_in_use(region);
-	uint64_t end = start + AHEAD_PAGES < region->nr_pages ? start + AHEAD_PAGES : region->nr_pages;
-	bool goes_on = region == engine->ahead.region && start == engine->ahead.end;
+	struct ahead_page *ahead;
 
-	for (uint64_t page = goes_on ? end : start; page < end + AHEAD_PAGES && page < region->nr_pages; page++)
-		ask_for_lines(engine, region, filter, page);
-	engine->ahead.region = region;
-	engine->ahead.end = end;
-	for (uint64_t page = start; page < end; page++)
-		if (ahead_page(engine, page)->bytes)
-			ask_for_roots(engine, trees, ahead_page(engine, page));
-	for (uint64_t page = start; page < end; page++)
-		if (ahead_page(engine, page)->bytes)
-			ask_for_objects(trees, ahead_page(engine, page));
-	for (uint64_t page = start; page < end; page++)
-		if (ahead_page(engine, page)->bytes)
-			ask_for_twin(engine, trees, ahead_page(engine, page));
+	if (region != engine->ahead.region || page != engine->ahead.next)
+		begin(engine, region, filter, page);
+	engine->ahead.next = page + 1;
+	if (page + ASK_FOR_LINES < region->nr_pages)
+		ask_for_lines(engine, region, filter, page + ASK_FOR_LINES);
+	else
+		ahead_page(engine, page + ASK_FOR_LINES)->bytes = NULL;
+	ahead = ahead_page(engine, page + ASK_FOR_ROOTS);
+	if (ahead->bytes)
+		ask_for_roots(engine, trees, ahead);
+	ahead = ahead_page(engine, page + ASK_FOR_OBJECTS);
+	if (ahead->bytes && ahead->has_key)
+		ask_for_objects(trees, ahead);
+	ahead = ahead_page(engine, page + ASK_FOR_TWIN);
+	if (ahead->bytes && ahead->has_key)
+		ask_for_twin(engine, trees, ahead);
 }

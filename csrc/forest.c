@@ -119,7 +119,7 @@ enum forest_result forest_search(const struct forest *forest, const struct page_
 				 const struct look *look, struct place *place_ret, uint32_t *ref_ret)
 {
 	struct place place = { 0, 0 };
-	uint32_t ref = *root_of((struct forest *)forest, look->key);
+	uint32_t ref = forest->nr_entries ? *root_of((struct forest *)forest, look->key) : 0;
 
 	while (ref) {
 		const uint64_t key = *forest_key(forest->pool, ref);
@@ -145,19 +145,20 @@ enum forest_result forest_search(const struct forest *forest, const struct page_
 
 void forest_prefetch_root(const struct forest *forest, uint64_t key)
 {
-	__builtin_prefetch(root_of((struct forest *)forest, key));
+	if (forest->nr_entries)
+		__builtin_prefetch(root_of((struct forest *)forest, key));
 }
 
 void forest_prefetch_object(const struct forest *forest, uint64_t key)
 {
-	uint32_t ref = *root_of((struct forest *)forest, key);
+	uint32_t ref = forest->nr_entries ? *root_of((struct forest *)forest, key) : 0;
 	if (ref)
 		__builtin_prefetch(pool_at(forest->pool, ref));
 }
 
 const uint8_t *forest_peek(const struct forest *forest, uint64_t key)
 {
-	uint32_t ref = *root_of((struct forest *)forest, key);
+	uint32_t ref = forest->nr_entries ? *root_of((struct forest *)forest, key) : 0;
 	while (ref) {
 		uint64_t ref_key = *forest_key(forest->pool, ref);
 		if (ref_key == key)

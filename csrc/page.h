@@ -25,17 +25,14 @@ uint64_t page_zero_bytes(const struct page_rules *rules, const uint8_t *bytes);
 /* Bytes up to the first that differs, that one included; all of them if none does. */
 uint64_t page_difference(const struct page_rules *rules, const uint8_t *a, const uint8_t *b);
 
-/*
- * Asks for the lines that page_sample() will read. Not as near as can be: the same lines of many pages share one set of
- * the first-level cache, and would drive each other out.
- */
+/* Asks for the lines that page_sample() will read. */
 static inline void page_prefetch_sample(const struct page_rules *rules, const uint8_t *bytes)
 {
 	bool is_split = (uintptr_t)bytes % LINE_SIZE > LINE_SIZE - SAMPLE_BYTES;
 	for (uint32_t i = 0; i < SAMPLE_LINES; i++) {
-		__builtin_prefetch(bytes + rules->lines[i], 0, 2);
+		__builtin_prefetch(bytes + rules->lines[i]);
 		if (is_split)
-			__builtin_prefetch(bytes + rules->lines[i] + SAMPLE_BYTES - 1, 0, 2);
+			__builtin_prefetch(bytes + rules->lines[i] + SAMPLE_BYTES - 1);
 	}
 }
 

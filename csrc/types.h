@@ -461,20 +461,20 @@ struct mm_slot {
 	bool is_leaving;		/* exiting: do not make it a lender */
 };
 
-#define AHEAD_PAGES 32			/* in a window, a power of two */
+#define AHEAD_PAGES 16			/* more than the farthest step, a power of two */
 
 /* What is known of a page that is visited soon. */
 struct ahead_page {
 	const uint8_t *bytes;		/* the page; NULL: its visit needs no key */
-	uint64_t key;			/* its sample, or the key it has kept */
+	uint64_t key;			/* the key it has kept, or its sample once @has_key */
 	bool is_kept;			/* @key is kept */
+	bool has_key;			/* @key is valid */
 };
 
-/* The pages of a window, and of the next one. */
 struct ahead {
-	const struct region *region;	/* they are of; NULL: nothing is known */
-	uint64_t end;			/* page after the window that has been looked into */
-	struct ahead_page pages[2 * AHEAD_PAGES];	/* by page number */
+	const struct region *region;	/* the pages are of; NULL: nothing is known */
+	uint64_t next;			/* the page that is expected to be visited next */
+	struct ahead_page pages[AHEAD_PAGES];	/* by page number */
 };
 
 /* --- the engine ------------------------------------------------------------------------------ */

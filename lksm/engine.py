@@ -75,8 +75,8 @@ class Engine:
     knobs
         Start values of `Engine.knobs`, by name. KnobError if out of range.
 
-    The constructor raises ValueError for arguments out of range, KnobError for knobs, OutOfMemory. A scan with
-    no room to remember a page raises OutOfMemory; it may be asked for again.
+    The constructor raises ValueError for arguments out of range, KnobError for knobs, and OutOfMemory. A scan
+    with no room to remember a page raises OutOfMemory; it may be asked for again.
 
     All methods may be called from any thread, also during a scan. Use of a closed engine raises
     `ProcessGone`. If a turn of the threads fails, `run` becomes 0 and the next call of a method of the engine

@@ -182,8 +182,8 @@ for step in (engine.full, lambda: engine.page_table(process), process.fork, engi
         step()
     except MemoryError:
         refused += 1
-shared = engine.counters().pages_shared
 lift()
+shared = engine.counters().pages_shared
 assert engine.check() == [], engine.check()
 engine.settle()
 assert engine.check() == []

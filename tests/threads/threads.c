@@ -62,7 +62,7 @@ static void *scanner(void *argument)
 	uint64_t now = 0;
 	while (goes_on()) {
 		pthread_mutex_lock(&work->lock);
-		if (!lksm_has_queue(work->engine)) {
+		if (!now || !lksm_has_queue(work->engine)) {	/* a hook may have queued somebody before the first round */
 			lksm_begin_round(work->engine, ++now);
 			enqueue_all(work->engine);
 		}

@@ -7,6 +7,7 @@
 #include "filter.h"
 #include "index.h"
 #include "mm_slot.h"
+#include "preview.h"
 #include "smart_scan.h"
 
 #define ASK_FOR_LINES 12	/* pages ahead: sampled lines are asked for */
@@ -34,7 +35,16 @@ static void ask_for_lines(struct engine *engine, const struct region *region, co
 {
 	struct ahead_page *ahead = ahead_page(engine, page);
 
-	*ahead = (struct ahead_page){ 0 };
+	*ahead = (struct ahead_page){ .foreseen = preview_of(engine->preview, engine->ahead.run, page) };
+	if (ahead->foreseen) {
+		if (ahead->foreseen->is_merged)
+			return;
+		ahead->bytes = ahead->foreseen->bytes;
+		ahead->key = preview_key(ahead->foreseen);
+		ahead->is_kept = ahead->foreseen->has_key;
+		ahead->has_key = true;
+		return;
+	}
 	if ((region->flags[page] & (PAGE_MERGEABLE | PAGE_ZERO)) != PAGE_MERGEABLE || (filter && !filter_has(filter, page)))
 		return;
 	uint32_t ref = item_find(region, page);
@@ -52,7 +62,7 @@ static void ask_for_lines(struct engine *engine, const struct region *region, co
 static void ask_for_roots(const struct engine *engine, const struct trees *trees, struct ahead_page *ahead)
 {
 	if (!ahead->has_key)
-		ahead->key = page_sample(&engine->rules, ahead->bytes);
+		ahead->key = page_take_sample(&engine->rules, ahead->bytes);
 	ahead->has_key = true;
 	forest_prefetch_root(&trees->stable, ahead->key);
 	forest_prefetch_root(&trees->unstable, ahead->key);
@@ -68,11 +78,11 @@ static void ask_for_objects(const struct trees *trees, const struct ahead_page *
 
 static void ask_for_twin(const struct engine *engine, const struct trees *trees, const struct ahead_page *ahead)
 {
-	const uint8_t *twin = forest_peek(&trees->stable, ahead->key);
+	const uint8_t *twin = forest_peek_page(&trees->stable, ahead->key);
 	if (!twin)
-		twin = forest_peek(&trees->unstable, ahead->key);
+		twin = forest_peek_page(&trees->unstable, ahead->key);
 	if (!twin)
-		twin = forest_peek(&trees->kept, ahead->key);
+		twin = forest_peek_page(&trees->kept, ahead->key);
 	if (!twin)
 		return;
 	uint64_t size = engine->rules.page_size < TWIN_LINES * LINE_SIZE ? engine->rules.page_size
@@ -88,6 +98,7 @@ static void begin(struct engine *engine, const struct region *region, const stru
 {
 	memset(&engine->ahead, 0, sizeof(engine->ahead));
 	engine->ahead.region = region;
+	engine->ahead.run = engine->preview ? preview_run(engine->preview, region) : NULL;
 	for (uint64_t i = page; i < page + ASK_FOR_LINES && i < region->nr_pages; i++)
 		ask_for_lines(engine, region, filter, i);
 }
@@ -105,7 +116,7 @@ void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 	if (page + ASK_FOR_LINES < region->nr_pages)
 		ask_for_lines(engine, region, filter, page + ASK_FOR_LINES);
 	else
-		ahead_page(engine, page + ASK_FOR_LINES)->bytes = NULL;
+		*ahead_page(engine, page + ASK_FOR_LINES) = (struct ahead_page){ 0 };
 	ahead = ahead_page(engine, page + ASK_FOR_ROOTS);
 	if (ahead->bytes)
 		ask_for_roots(engine, trees, ahead);
@@ -113,6 +124,7 @@ void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 	if (ahead->bytes && ahead->has_key)
 		ask_for_objects(trees, ahead);
 	ahead = ahead_page(engine, page + ASK_FOR_TWIN);
-	if (ahead->bytes && ahead->has_key)
+	bool is_compared = ahead->foreseen && ahead->foreseen->is_compared;
+	if (ahead->bytes && ahead->has_key && !is_compared)
 		ask_for_twin(engine, trees, ahead);
 }

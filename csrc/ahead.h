@@ -21,13 +21,22 @@ static inline struct ahead_page *ahead_page(struct engine *engine, uint64_t page
 	return &engine->ahead.pages[page % AHEAD_PAGES];
 }
 
+/* What the preview of this batch says of a page of @region; NULL: nothing. */
+static inline const struct foreseen *ahead_foreseen(struct engine *engine, const struct region *region, uint64_t page)
+{
+	struct foreseen *foreseen = engine->ahead.region == region ? ahead_page(engine, page)->foreseen : NULL;
+	if (foreseen && foreseen->is_node && engine->preview->nr_gone != engine->nr_gone)
+		foreseen->is_compared = false;	/* its address or reference may be another frame's now */
+	return foreseen;
+}
+
 /* The sample of the page at @bytes, a region's page number @page, if it was taken in this batch. */
 static inline bool ahead_sample(struct engine *engine, uint64_t page, const uint8_t *bytes, uint64_t *sample_ret)
 {
 	const struct ahead_page *ahead = ahead_page(engine, page);
 	if (ahead->bytes != bytes || ahead->is_kept || !ahead->has_key)
 		return false;
-	*sample_ret = ahead->key;
+	*sample_ret = ahead->foreseen ? ahead->foreseen->key : ahead->key;
 	return true;
 }
 

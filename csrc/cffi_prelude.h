@@ -9,5 +9,6 @@
 
 struct engine;
 struct mm_slot;
+struct preview;
 
 #include "lksm.h"

@@ -144,6 +144,7 @@ static void chain_destroy(struct index *index, uint32_t chain_ref)
 {
 	queue_remove(index, chain_ref);
 	index->nr_chains--;
+	index->engine->nr_gone++;
 	pool_destroy(&index->engine->nodes, chain_ref);
 }
 

@@ -115,6 +115,18 @@ void forest_reset(struct forest *forest, uint64_t nr_expected)
 
 /* --- searching ---------------------------------------------------------------------------------- */
 
+/* Frames of one chain have the same bytes at several addresses: then it is the reference that tells. */
+static int compare(const struct forest *forest, const struct page_rules *rules, const struct look *look, uint32_t ref,
+		   const uint8_t *bytes)
+{
+	const struct foreseen *foreseen = look->foreseen;
+
+	if (is_foreseen(foreseen, bytes) || (foreseen && foreseen->is_compared && foreseen->forest == forest &&
+					     foreseen->ref == ref))
+		return foreseen_compare(rules, foreseen);
+	return page_compare(rules, look->bytes, bytes);
+}
+
 enum forest_result forest_search(const struct forest *forest, const struct page_rules *rules,
 				 const struct look *look, struct place *place_ret, uint32_t *ref_ret)
 {
@@ -126,7 +138,7 @@ enum forest_result forest_search(const struct forest *forest, const struct page_
 		int order = (look->key > key) - (look->key < key);
 		if (!order) {
 			const uint8_t *bytes = forest->bytes_of(forest->pool, ref);
-			order = page_compare(rules, look->bytes, bytes);
+			order = compare(forest, rules, look, ref, bytes);
 			if (!order) {
 				*ref_ret = ref;
 				return FOREST_FOUND;
@@ -156,16 +168,22 @@ void forest_prefetch_object(const struct forest *forest, uint64_t key)
 		__builtin_prefetch(pool_at(forest->pool, ref));
 }
 
-const uint8_t *forest_peek(const struct forest *forest, uint64_t key)
+uint32_t forest_peek(const struct forest *forest, uint64_t key)
 {
 	uint32_t ref = forest->nr_entries ? *root_of((struct forest *)forest, key) : 0;
 	while (ref) {
 		uint64_t ref_key = *forest_key(forest->pool, ref);
 		if (ref_key == key)
-			return forest->bytes_of(forest->pool, ref);
+			break;
 		ref = rb_at(forest->pool, ref)->child[ref_key < key];
 	}
-	return NULL;
+	return ref;
+}
+
+const uint8_t *forest_peek_page(const struct forest *forest, uint64_t key)
+{
+	uint32_t ref = forest_peek(forest, key);
+	return ref ? forest->bytes_of(forest->pool, ref) : NULL;
 }
 
 /* Files @ref after every object that is not greater: used where no search has been made. */

@@ -35,8 +35,9 @@ void forest_deepen(struct forest *forest, const struct page_rules *rules, uint64
 /* Hints that pages with this key will be searched for: the root first, when that is here its object. */
 void forest_prefetch_root(const struct forest *forest, uint64_t key);
 void forest_prefetch_object(const struct forest *forest, uint64_t key);
-/* The page of an object filed under @key, or NULL. Says nothing about its bytes. */
-const uint8_t *forest_peek(const struct forest *forest, uint64_t key);
+/* An object filed under @key, or 0, and its page, or NULL. Says nothing about its bytes. */
+uint32_t forest_peek(const struct forest *forest, uint64_t key);
+const uint8_t *forest_peek_page(const struct forest *forest, uint64_t key);
 
 /* Is @ref, which is filed in this forest or in another one of its kind, filed here? Climbs to its root. */
 bool forest_holds(const struct forest *forest, uint32_t ref);

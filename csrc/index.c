@@ -98,7 +98,7 @@ uint64_t index_frame_id(const struct index *index, uint64_t serial)
 static void take_hash(const struct index *index, struct look *look)
 {
 	if (!look->has_hash)
-		look->hash = page_hash(&index->engine->rules, look->bytes);
+		look->hash = look_hash(&index->engine->rules, look);
 	look->has_hash = true;
 	look->key = look->hash;
 	look->is_deep = true;
@@ -106,12 +106,14 @@ static void take_hash(const struct index *index, struct look *look)
 
 void index_look(const struct index *index, const uint8_t *bytes, struct look *look_ret)
 {
-	index_look_sampled(index, bytes, page_sample(&index->engine->rules, bytes), look_ret);
+	index_look_foreseen(index, bytes, page_take_sample(&index->engine->rules, bytes), NULL, look_ret);
 }
 
-void index_look_sampled(const struct index *index, const uint8_t *bytes, uint64_t sample, struct look *look_ret)
+void index_look_foreseen(const struct index *index, const uint8_t *bytes, uint64_t sample,
+			 const struct foreseen *foreseen, struct look *look_ret)
 {
-	struct look look = { .bytes = bytes, .sample = sample, .key = sample };
+	struct look look = { .bytes = bytes, .sample = sample, .key = sample, .foreseen = foreseen };
+	page_book_sample(&index->engine->rules);
 	if (index->engine->rules.is_sample_whole) {
 		look.hash = look.sample;
 		look.has_hash = true;

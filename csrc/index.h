@@ -25,8 +25,9 @@ uint64_t index_frame_id(const struct index *index, uint64_t serial);
 
 /* Looks at a page for the first time in this visit. */
 void index_look(const struct index *index, const uint8_t *bytes, struct look *look_ret);
-/* The same if the page's sample is known already. */
-void index_look_sampled(const struct index *index, const uint8_t *bytes, uint64_t sample, struct look *look_ret);
+/* The same if the page's sample is known already, and perhaps more. */
+void index_look_foreseen(const struct index *index, const uint8_t *bytes, uint64_t sample,
+			 const struct foreseen *foreseen, struct look *look_ret);
 /*
  * Two different pages have @look's sample: files that class under hashes of whole pages from now on.
  * If there is no memory for it, @look is compared byte by byte instead. Either way search again.

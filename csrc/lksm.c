@@ -8,6 +8,7 @@
 #include "merge.h"
 #include "migrate.h"
 #include "mm_slot.h"
+#include "preview.h"
 #include "report.h"
 #include "scan.h"
 #include "stable_tree.h"
@@ -411,6 +412,59 @@ int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *
 	engine->now = now;
 	int error = scan(engine, nr_pages, nr_scanned_ret);
 	return error ? fail(engine, error, "no memory to remember a page") : LKSM_OK;
+}
+
+size_t lksm_preview_size(uint64_t nr_pages)
+{
+	return preview_size(nr_pages);
+}
+
+void lksm_preview_init(struct preview *preview, uint64_t nr_pages)
+{
+	preview_init(preview, nr_pages);
+}
+
+uint64_t lksm_preview_collect(const struct engine *engine, struct preview *preview, const struct preview *after,
+			      uint64_t *nr_looks_ret)
+{
+	uint64_t nr_visits = preview_collect(engine, preview, after);
+	*nr_looks_ret = preview->nr_looks;
+	return nr_visits;
+}
+
+void lksm_preview_keys(struct preview *preview)
+{
+	preview_keys(preview);
+}
+
+void lksm_preview_twins(struct preview *preview)
+{
+	preview_twins(preview);
+}
+
+void lksm_preview_compares(struct preview *preview)
+{
+	preview_compares(preview);
+}
+
+uint64_t lksm_preview_nr_found(const struct preview *preview)
+{
+	return atomic_load(&preview->nr_found);
+}
+
+int lksm_scan_previewed(struct engine *engine, struct preview *preview, uint64_t nr_pages, uint64_t now,
+			uint64_t *nr_scanned_ret)
+{
+	engine->preview = preview;
+	int error = lksm_scan(engine, nr_pages, now, nr_scanned_ret);
+	engine->preview = NULL;
+	preview->nr_runs = 0;
+	return error;
+}
+
+bool lksm_is_walking(const struct engine *engine)
+{
+	return engine->cursor.slot != NULL;
 }
 
 void lksm_prune_chains(struct engine *engine, uint64_t now)

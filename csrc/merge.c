@@ -48,6 +48,7 @@ bool compare_and_merge(struct engine *engine, struct region *region, uint64_t pa
 		.tree = index_tree(index, page_node(region, page)),
 		.item = item_at(&engine->items, item_ref),
 		.bytes = region_page(region, page),
+		.foreseen = ahead_foreseen(engine, region, page),
 	};
 	struct look look;
 	struct place place, places[2];
@@ -106,7 +107,10 @@ static bool is_still_merged(const struct engine *engine, const struct visit *vis
 		return false;
 	if (visit->region->is_immutable)
 		return true;
-	bool is_equal = !page_compare(&engine->rules, visit->bytes, node_at(engine, visit->item->sharer.node)->bytes);
+	const struct stable_node *node = node_at(engine, visit->item->sharer.node);
+	bool is_equal = !(is_foreseen(visit->foreseen, node->bytes) ?
+				  foreseen_compare(&engine->rules, visit->foreseen) :
+				  page_compare(&engine->rules, visit->bytes, node->bytes));
 	visit->item->is_settled = is_equal && visit->region->is_tracked;
 	return is_equal;
 }
@@ -187,16 +191,16 @@ static void look_at(struct engine *engine, const struct visit *visit, struct loo
 			.sample = item->key,
 			.hash = item->key,
 			.key = item->key,
+			.foreseen = visit->foreseen,
 			.has_hash = item->is_key_deep,
 			.is_deep = item->is_key_deep,
 		};
 		return;
 	}
 	uint64_t sample;
-	if (ahead_sample(engine, visit->page, visit->bytes, &sample))
-		index_look_sampled(visit->index, visit->bytes, sample, look_ret);
-	else
-		index_look(visit->index, visit->bytes, look_ret);
+	if (!ahead_sample(engine, visit->page, visit->bytes, &sample))
+		sample = page_take_sample(&engine->rules, visit->bytes);
+	index_look_foreseen(visit->index, visit->bytes, sample, visit->foreseen, look_ret);
 	item->key = look_ret->key;
 	item->is_key_deep = look_ret->has_hash && look_ret->key == look_ret->hash;
 	item->has_key = region_holds_still(visit->region);
@@ -277,6 +281,7 @@ static void merge_pair(const struct visit *visit, uint32_t twin_ref, const struc
 		return;							/* row 13 */
 	}
 	detach(engine, twin_ref);
+	frame_look.foreseen = NULL;	/* that was said of the page, not of the frame */
 	if (!visit->region->is_immutable) {
 		index_look(index, frame.bytes, &frame_look);
 		if (frame_look.key != look->key)	/* written since, to bytes that nobody has looked for */

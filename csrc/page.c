@@ -42,20 +42,18 @@ void page_rules_init(struct page_rules *rules, const struct lksm_options *option
 	}
 }
 
-uint64_t page_sample(const struct page_rules *rules, const uint8_t *bytes)
+uint64_t page_take_sample(const struct page_rules *rules, const uint8_t *bytes)
 {
 	if (rules->is_sample_whole)
-		return page_hash(rules, bytes);
+		return page_take_hash(rules, bytes);
 	uint8_t sample[SAMPLE_SIZE];
 	for (uint32_t i = 0; i < SAMPLE_LINES; i++)
 		memcpy(sample + i * SAMPLE_BYTES, bytes + rules->lines[i], SAMPLE_BYTES);
-	rules->work->bytes_hashed += sizeof(sample);
 	return rules->hash(sample, sizeof(sample), rules->secret, rules->secret_size);
 }
 
-uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes)
+uint64_t page_take_hash(const struct page_rules *rules, const uint8_t *bytes)
 {
-	rules->work->bytes_hashed += rules->page_size;
 	return rules->hash(bytes, rules->page_size, rules->secret, rules->secret_size);
 }
 

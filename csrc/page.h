@@ -11,10 +11,9 @@
 /* The sampled lines follow from the seed, so pages cannot be crafted to collide without knowing it. */
 void page_rules_init(struct page_rules *rules, const struct lksm_options *options, struct work *work);
 
-/* Key taken from a few cache lines. */
-uint64_t page_sample(const struct page_rules *rules, const uint8_t *bytes);
-/* Key taken from the whole page. */
-uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes);
+/* Key taken from a few cache lines, and from the whole page. What it cost is not booked. */
+uint64_t page_take_sample(const struct page_rules *rules, const uint8_t *bytes);
+uint64_t page_take_hash(const struct page_rules *rules, const uint8_t *bytes);
 /* The same number for the same bytes in every engine. */
 uint64_t page_digest(const struct page_rules *rules, const uint8_t *bytes);
 /* One load if the first byte is not zero. */
@@ -44,14 +43,59 @@ static inline int page_compare(const struct page_rules *rules, const uint8_t *a,
 	return order;
 }
 
+static inline void page_book_sample(const struct page_rules *rules)
+{
+	rules->work->bytes_hashed += rules->is_sample_whole ? rules->page_size : SAMPLE_SIZE;
+}
+
+static inline uint64_t page_sample(const struct page_rules *rules, const uint8_t *bytes)
+{
+	page_book_sample(rules);
+	return page_take_sample(rules, bytes);
+}
+
+static inline uint64_t page_hash(const struct page_rules *rules, const uint8_t *bytes)
+{
+	rules->work->bytes_hashed += rules->page_size;
+	return page_take_hash(rules, bytes);
+}
+
+/* --- the same for a page that may have been foreseen ------------------------------------------- */
+
+/* Books what it would have cost now, so that nobody can tell whether there was a preview. */
+static inline int foreseen_compare(const struct page_rules *rules, const struct foreseen *foreseen)
+{
+	rules->work->bytes_compared += foreseen->nr_compared;
+	return foreseen->order;
+}
+
+/* Was a page compared with the bytes of that frame, or of that other page? */
+static inline bool is_foreseen(const struct foreseen *foreseen, const uint8_t *other)
+{
+	return foreseen && foreseen->is_compared && foreseen->other == other;
+}
+
+static inline uint64_t look_hash(const struct page_rules *rules, const struct look *look)
+{
+	if (!look->foreseen || !look->foreseen->has_hash)
+		return page_hash(rules, look->bytes);
+	rules->work->bytes_hashed += rules->page_size;
+	return look->foreseen->hash;
+}
+
+static inline uint32_t hash_checksum(uint64_t hash)
+{
+	return (uint32_t)hash & ~(uint32_t)1;
+}
+
 /* Whether @look's page has changed since its last gated visit is told by these 31 bits. */
 static inline uint32_t page_checksum(const struct page_rules *rules, struct look *look)
 {
 	if (!look->has_hash) {
-		look->hash = page_hash(rules, look->bytes);
+		look->hash = look_hash(rules, look);
 		look->has_hash = true;
 	}
-	return (uint32_t)look->hash & ~(uint32_t)1;
+	return hash_checksum(look->hash);
 }
 
 #endif

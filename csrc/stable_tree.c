@@ -151,6 +151,7 @@ static void node_destroy(struct index *index, uint32_t ref)
 	struct engine *engine = index->engine;
 	const struct stable_node *node = node_at(engine, ref);
 
+	engine->nr_gone++;
 	if (node->kind == NODE_PLAIN)
 		forest_remove(&index->trees[node->tree].stable, ref);
 	if (node->kind == NODE_MIGRATING)

@@ -13,6 +13,7 @@
  * key           64 bits taken from as few bytes of a page as tell it from the others; may say
  *               "different", never "equal"
  * round         one prepared scan, full or partial
+ * preview       what threads find out about the next pages before they are visited
  * filter        at which offsets pages of regions with one key ever merged; when it is mature, scans leave
  *               out the others
  *
@@ -27,12 +28,14 @@
 #define TYPES_H
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct engine;
 struct mm_slot;
+struct preview;
 #include "lksm.h"
 
 /* --- memory and pools (arena.c, pool.c) ------------------------------------------------------- */
@@ -125,6 +128,35 @@ struct work {
 	uint64_t bytes_hashed;		/* handed to the hash for keys and checksums */
 };
 
+/* What is known of the bytes of a page before its visit. */
+struct foreseen {
+	const uint8_t *bytes;		/* the page; NULL: nothing is known, or need be */
+	uint64_t key;			/* its sample, or the key that it has kept */
+	uint64_t hash;			/* of the whole page */
+	const uint8_t *other;		/* bytes that it is compared with; NULL: with none */
+	const struct forest *forest;	/* where these are filed, if that is a stable one */
+	uint32_t ref;			/* as what */
+	uint32_t nr_compared;		/* bytes that this compare looked at */
+	uint32_t checksum;		/* of its last gated visit */
+	int8_t order;			/* what this compare said */
+	bool has_key : 1;		/* @key is one that it has kept */
+	bool wants_hash : 1;		/* @hash will be asked for */
+	bool has_hash : 1;		/* @hash is valid */
+	bool is_deep : 1;		/* it will be filed under @hash */
+	bool is_merged : 1;		/* it will be compared with its frame */
+	bool is_node : 1;		/* @other is a frame */
+	bool is_compared : 1;		/* @order and @nr_compared are valid */
+	bool bypasses_gate : 1;
+};
+
+/* Pages of one region that follow each other. */
+struct preview_run {
+	const struct region *region;
+	uint64_t first_page;		/* in the region */
+	uint64_t first;			/* in the preview */
+	uint64_t nr_pages;
+};
+
 /* How pages are told apart; the same for all pages of an engine. */
 #define SAMPLE_LINES 3
 #define SAMPLE_BYTES 32		/* of each line: half of it, so that it mostly is one also where pages are not aligned */
@@ -149,6 +181,7 @@ struct look {
 	uint64_t sample;		/* key taken from the sampled lines */
 	uint64_t hash;			/* key taken from the whole page */
 	uint64_t key;			/* the one it is filed under now */
+	const struct foreseen *foreseen;	/* what a preview has found out about the bytes; NULL: nothing */
 	bool has_hash;			/* @hash is valid */
 	bool is_deep;			/* @key is final: its class has been deepened, or cannot be */
 };
@@ -201,6 +234,7 @@ struct visit {
 	uint32_t tree;			/* in which it is filed */
 	struct rmap_item *item;
 	const uint8_t *bytes;
+	const struct foreseen *foreseen;	/* what a preview has found out; NULL: nothing */
 };
 
 /* The items of up to 256 neighbouring pages of a region; a chunk of the item pool. */
@@ -467,12 +501,14 @@ struct mm_slot {
 struct ahead_page {
 	const uint8_t *bytes;		/* the page; NULL: its visit needs no key */
 	uint64_t key;			/* the key it has kept, or its sample once @has_key */
+	struct foreseen *foreseen;	/* what a preview says of it; NULL: nothing */
 	bool is_kept;			/* @key is kept */
 	bool has_key;			/* @key is valid */
 };
 
 struct ahead {
 	const struct region *region;	/* the pages are of; NULL: nothing is known */
+	const struct preview_run *run;	/* of these pages; NULL: none is previewed */
 	uint64_t next;			/* the page that is expected to be visited next */
 	struct ahead_page pages[AHEAD_PAGES];	/* by page number */
 };
@@ -485,6 +521,29 @@ struct cursor {
 	uint64_t page;			/* in the region: next to look at */
 	bool has_met_filter;		/* of the region, and looked at its size */
 	bool is_learning;		/* that filter had no bits then: the walk leaves nothing of the region out */
+};
+
+#define PREVIEW_RUNS 256
+
+/* What threads find out about the next pages. Its memory is lent by the caller. */
+struct preview {
+	const struct engine *engine;
+	const struct preview *before;	/* of the pages in front of these; NULL: there are none */
+	struct cursor end;		/* where the next one begins */
+	uint64_t capacity;		/* pages there is room for */
+	uint64_t nr_pages;		/* noted */
+	uint64_t nr_visits;		/* pages that will be visited */
+	uint64_t nr_looks;		/* and have to be looked at */
+	_Atomic uint64_t nr_found;	/* pages that have something to be compared with, or will be hashed */
+	_Atomic uint64_t nr_gone;	/* of the engine, when twins were looked for */
+	_Atomic uint64_t next_key;	/* first page that no thread has taken yet, for keys */
+	_Atomic uint64_t next_twin;	/* for twins */
+	_Atomic uint64_t next_compare;	/* for compares */
+	uint64_t nr_slots;		/* a power of two */
+	_Atomic uint32_t *slots;	/* open addressing by key: number of the first page that has it, and 1; 0 = empty */
+	uint32_t nr_runs;
+	struct preview_run runs[PREVIEW_RUNS];
+	struct foreseen pages[];
 };
 
 struct engine {
@@ -500,6 +559,7 @@ struct engine {
 	struct mm_slot *queue_last;
 	struct cursor cursor;
 	struct ahead ahead;		/* of this batch */
+	struct preview *preview;	/* for this batch; NULL: there is none */
 	uint32_t nr_nodes;		/* memory nodes there are */
 	bool merge_across_nodes;	/* pages of different memory nodes are compared */
 	bool is_secure;			/* frames are copies, never borrowed */
@@ -516,6 +576,7 @@ struct engine {
 	uint64_t scan_round;		/* generation of the unstable trees; 0 after unmerge */
 	struct tally gone;		/* of domains that no process is left in */
 	struct tally round_start;	/* of all domains, when this round began */
+	uint64_t nr_gone;		/* stable nodes that were freed: their references and frames may be another's now */
 	uint64_t nr_completions;	/* scans of processes that were completed */
 	uint64_t nr_gated;		/* in this round */
 	uint64_t nr_begun_slots;	/* in this round */
@@ -529,6 +590,7 @@ struct engine {
 _Static_assert(LKSM_MAX_NODES == 1 << 8, "a stable node has 8 bits for its memory node");
 _Static_assert(sizeof(struct rb_node) == 12, "a place in a tree is three references");
 _Static_assert(sizeof(struct rmap_item) == 32, "half of the 64 bytes a page may cost");
+_Static_assert(sizeof(struct foreseen) == 56, "a preview of 4096 pages fits a second-level cache");
 _Static_assert(sizeof(struct rmap_block) == 16, "a block's header");
 _Static_assert(sizeof(struct stable_node) == 48, "with two items a node: 56 bytes a page");
 _Static_assert(offsetof(struct rmap_item, key) == KEY_OFFSET, "forests look here");

@@ -213,7 +213,7 @@ class Driver:
             self._scan_lock = threading.RLock()
         self.was_forked = self.was_forked or self._daemon is not None
         self._daemon = None
-        self._scheduler.sleep_alone()
+        self._scheduler.forget_other_threads()
 
 
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from . import _fork
 from ._core import MAX_NODES, MAX_WINDOW, REASON_NAMES, Core
+from ._crew import Crew
 from ._lock import FairLock
 from .clock import Clock, CpuClock, VirtualClock
 from .counters import Counters, ScanReport
@@ -52,6 +54,10 @@ class Engine:
     cpu_clock
         Any callable that returns CPU milliseconds of the calling thread: what scans cost, for the knob
         `advisor_mode`. None: the system's.
+    threads
+        How many threads look at the bytes of pages during large scans; one of them, whoever drives, decides.
+        Results and counters do not depend on it. The others start with the first large scan and end with
+        `close`. None: one for each CPU that this process may use.
     initial_rounds
         The gate is closed in rounds below this: a page must hold still for a round first (spec 3.4.1). So
         many full scans come first when scans start by themselves (spec 5.3).
@@ -92,6 +98,7 @@ class Engine:
         seed: int | None = None,
         clock: Clock | None = None,
         cpu_clock: CpuClock | None = None,
+        threads: int | None = None,
         initial_rounds: int = 3,
         max_vips: int = 20,
         short_lived_ms: int = 100,
@@ -109,6 +116,9 @@ class Engine:
         _check_at_least("nodes", nodes, 1)
         if nodes > MAX_NODES:
             raise ValueError(f"nodes is {nodes}, expected 1 to {MAX_NODES}")
+        if threads is None:
+            threads = len(os.sched_getaffinity(0))
+        _check_at_least("threads", threads, 1)
         _check_at_least("initial_rounds", initial_rounds, 0)
         _check_at_least("max_vips", max_vips, 0)
         _check_at_least("short_lived_ms", short_lived_ms, 0)
@@ -142,8 +152,10 @@ class Engine:
         self._core.set_use_zero_pages(bool(self.knobs.use_zero_pages))
         self._clock = _monotonic_ms if clock is None else clock
         self._nr_attached = Counter[int]()  # by domain
+        self._crew = Crew(self._core, threads)
         self._scheduler = Scheduler(
             self._core,
+            self._crew,
             self.knobs,
             self._lock,
             self._clock,
@@ -283,6 +295,7 @@ class Engine:
             if self._core is not None:
                 self._driver.close()
                 self._scheduler.release()
+                self._crew.close()
                 self._core.close()
                 self._core = None
         self._driver.tell_failure()
@@ -640,7 +653,11 @@ class Engine:
             return process._alive.digest(page)
 
     def memory(self) -> dict[str, int]:
-        """Bytes reserved by the engine, by purpose; `frames` are copies of pages, the rest bookkeeping."""
+        """Bytes reserved by the engine, by purpose.
+
+        `frames` are copies of pages, the rest is bookkeeping. The notes of `threads` are not in it: 800 KiB
+        from the first large scan on, however many pages there are.
+        """
         with self._lock:
             return self._open.memory()
 

@@ -14,6 +14,7 @@ from functools import partial
 
 from . import advisor, crawler
 from ._core import Core
+from ._crew import SLICE_STRETCHES, STRETCH_PAGES, Crew
 from ._lock import FairLock
 from .clock import Clock, CpuClock
 from .counters import ScanReport
@@ -54,6 +55,7 @@ class Scheduler:
     def __init__(
         self,
         core: Core,
+        crew: Crew,
         knobs: Knobs,
         lock: FairLock,
         clock: Clock,
@@ -69,6 +71,7 @@ class Scheduler:
         filter_sweep_interval: int,
     ) -> None:
         self._core = core
+        self._crew = crew
         self._knobs = knobs
         self.lock = lock
         self.page_size = page_size
@@ -111,6 +114,11 @@ class Scheduler:
         """Nobody is to be woken any more."""
         self.wake_crawler = self.wake_scanner = _nobody
         self._is_halting = False
+
+    def forget_other_threads(self) -> None:
+        """In a child made by os.fork(), which has this thread only."""
+        self.sleep_alone()
+        self._crew.forget_other_threads()
 
     def release(self) -> None:
         """The engine is closed: forgets every process."""
@@ -405,14 +413,14 @@ class Scheduler:
         OutOfMemory if not even one could be visited; the cursor stays.
         """
         visited = 0
-        slice_pages = max(1, _SLICE_BYTES // self.page_size)
+        slice_pages = self._slice_pages()
         while visited < nr_pages:
             with self.lock:
                 if self.mode is None or not may_go_on():
                     break
                 wanted = min(slice_pages, nr_pages - visited)
                 try:
-                    found = self._stopwatch.run(partial(self._core.scan, wanted, self._now()))
+                    found = self._stopwatch.run(partial(self._scan, wanted, self._now()))
                 except OutOfMemory:
                     if not visited:
                         raise
@@ -422,6 +430,17 @@ class Scheduler:
                 if self._is_upstream and found < wanted:  # a batch ends where a pass ends
                     break
         return visited
+
+    def _slice_pages(self) -> int:
+        """How many pages are visited before other threads get their turn."""
+        return (
+            max(1, _SLICE_BYTES // self.page_size) if self._crew.is_alone else SLICE_STRETCHES * STRETCH_PAGES
+        )
+
+    def _scan(self, nr_pages: int, now: int) -> int:
+        # the advisor asks what a scan costs the thread that scans, as in the kernel
+        is_alone = self._knobs.advisor_mode != "none"
+        return (self._core if is_alone else self._crew).scan(nr_pages, now)
 
     def _wrap_up_if_exhausted(self) -> None:
         if self.mode is not None and not self._core.has_queue():

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 
 import lksm
 from helpers import Pages, content, pages, partition
+from lksm import _crew
 from lksm.memory import Memory, Role
 from model import Cell, Model, Node, Page, Space
 
@@ -84,6 +85,7 @@ class EngineAndModel(RuleBasedStateMachine):
         secure=st.booleans(),
         filter_maturity=st.sampled_from([None, 0, 1, 3]),
         filter_sweep_interval=st.sampled_from([0, 2, 64]),
+        threads=st.sampled_from([1, 2]),
         seed=st.integers(0, 3),
     )
     def start(
@@ -101,6 +103,7 @@ class EngineAndModel(RuleBasedStateMachine):
         secure: bool,
         filter_maturity: int | None,
         filter_sweep_interval: int,
+        threads: int,
         seed: int,
     ) -> None:
         self.page_size = page_size
@@ -108,6 +111,9 @@ class EngineAndModel(RuleBasedStateMachine):
         self.disturb = disturb
         self.certain = self.windows_certain = True
         self.clock = lksm.VirtualClock()
+        self.patch = pytest.MonkeyPatch()  # two threads preview small scans too
+        for name, value in (("STRETCH_PAGES", 5), ("LEAST_PAGES", 2), ("PAUSE_PAGES", 3)):
+            self.patch.setattr(_crew, name, value)
         self.engine = lksm.Engine(
             clock=self.clock,
             page_size=page_size,
@@ -115,6 +121,7 @@ class EngineAndModel(RuleBasedStateMachine):
             max_page_sharing=max_page_sharing,
             max_vips=max_vips,
             policy=policy,
+            threads=threads,
             smart_scan=smart_scan,
             stable_node_chains_prune_millisecs=prune_millisecs,
             use_zero_pages=use_zero_pages,
@@ -145,6 +152,7 @@ class EngineAndModel(RuleBasedStateMachine):
         self.frame_of: dict[Node, int] = {}
 
     def teardown(self) -> None:
+        self.patch.undo()
         if hasattr(self, "engine"):
             self.engine.close()
 

@@ -10,6 +10,7 @@
 #include "check.h"
 #include "harness.h"
 #include "mm_slot.h"
+#include "preview.h"
 #include "stable_tree.h"
 
 /* Deriving secrets is not among what libxxhash 0.8 declares unasked. */
@@ -129,6 +130,30 @@ static inline void fail_next(struct engine *engine, uint64_t nr_more)
 static inline void fail_no_more(struct engine *engine)
 {
 	engine->memory.fail_at = 0;
+}
+
+/* --- previews -------------------------------------------------------------------------------- */
+
+static inline struct preview *make_preview(uint64_t nr_pages)
+{
+	struct preview *preview = malloc(lksm_preview_size(nr_pages));
+	lksm_preview_init(preview, nr_pages);
+	return preview;
+}
+
+/* lksm_scan() in one thread, with a preview of up to @capacity pages. */
+static inline int scan_previewed(struct engine *engine, uint64_t capacity, uint64_t nr_pages, uint64_t now,
+				 uint64_t *nr_scanned_ret)
+{
+	struct preview *preview = make_preview(capacity);
+	uint64_t nr_looks;
+	lksm_preview_collect(engine, preview, NULL, &nr_looks);
+	lksm_preview_keys(preview);
+	lksm_preview_twins(preview);
+	lksm_preview_compares(preview);
+	int error = lksm_scan_previewed(engine, preview, nr_pages, now, nr_scanned_ret);
+	free(preview);
+	return error;
 }
 
 /* --- pages and processes --------------------------------------------------------------------- */

@@ -5,8 +5,8 @@
  * it. A fault is reported and the walk goes on; loops are bounded by the counts, so that a damaged
  * structure cannot hold it. Bytes that an owner changed are never a fault.
  *
- * Coverage: a condition of several parts has a test that breaks it, not one for each part; and bounds of loops are
- * reached in structures that are damaged in ways nobody has thought of.
+ * Where it says "untested": a condition of several parts has a test that breaks it, not one for each part; and
+ * bounds of loops are reached in structures that are damaged in ways nobody has thought of.
  */
 #include "check.h"
 
@@ -40,6 +40,7 @@ __attribute__((format(printf, 3, 4))) static void expect(struct checker *checker
 	va_start(arguments, format);
 	int length = vsnprintf(checker->text, checker->room, format, arguments);
 	va_end(arguments);
+	/* untested: vsnprintf() does not fail with these formats */
 	if (length < 0 || (size_t)length + 2 > checker->room) {
 		if (checker->room)
 			*checker->text = '\0';	/* no half lines */
@@ -58,6 +59,7 @@ __attribute__((format(printf, 3, 4))) static void expect(struct checker *checker
 static uint32_t black_height(const struct pool *pool, uint32_t ref, uint64_t limit)
 {
 	uint32_t height = 0;
+	/* untested: the bound */
 	for (; ref && limit--; ref = rb_at(pool, ref)->parent)
 		height += !rb_at(pool, ref)->is_red;
 	return height;
@@ -97,6 +99,7 @@ static uint64_t check_forest(struct checker *checker, const struct forest *fores
 		uint32_t root = forest_root(forest, i);
 		uint32_t height = 0;
 		uint64_t before = 0;
+		/* untested: the bound */
 		for (uint32_t ref = rb_first(pool, root); ref && nr_met < limit; ref = rb_next(pool, ref)) {
 			uint64_t key = *forest_key(pool, ref);
 			nr_met++;
@@ -122,10 +125,12 @@ static void check_frame(struct checker *checker, uint32_t ref)
 	bool has_lender = false;
 	uint64_t nr_left = node->nr_sharers;
 
+	/* untested: the bound */
 	for (uint32_t item = node->sharers; item && nr_left-- && !node->is_owned && !has_lender;
 	     item = item_at(&engine->items, item)->sharer.next)
 		has_lender = item_region(&engine->items, item)->is_immutable &&
 			     item_bytes(&engine->items, item) == node->bytes;
+	/* untested: the last part, in a secure engine */
 	expect(checker, node->is_owned || (has_lender && !engine->is_secure),
 	       "I4 node %u: borrows bytes that no immutable sharer has", ref);
 }
@@ -151,6 +156,7 @@ static void check_sharers(struct checker *checker, uint32_t ref)
 	uint64_t length = 0;
 	uint32_t previous = 0;
 
+	/* untested: the bound */
 	for (uint32_t item_ref = node->sharers; item_ref && length <= node->nr_sharers;) {
 		const struct rmap_item *item = item_at(&engine->items, item_ref);
 		length++;
@@ -167,6 +173,7 @@ static void check_sharers(struct checker *checker, uint32_t ref)
 		previous = item_ref;
 		item_ref = item->sharer.next;
 	}
+	/* untested: one part of several */
 	expect(checker, length == node->nr_sharers && length, "I5 node %u: list has %" PRIu64 " items, count says %u",
 	       ref, length, node->nr_sharers);
 	expect(checker, node->nr_sharers <= engine->max_page_sharing,
@@ -217,6 +224,7 @@ static uint64_t check_content(struct checker *checker, struct index *index, uint
 	for (uint32_t ref = 0; length <= index->pages_shared && (ref = content_next(engine, content, ref)) != 0;) {
 		if (is_chain)
 			check_dup(checker, content, previous, ref);
+		/* untested: one part of several */
 		expect(checker, node_at(engine, ref)->memory_node < engine->nr_nodes &&
 				(!is_chain || node_at(engine, ref)->tree == filed->chain_tree),
 		       "I18 node %u: on memory node %u, in tree %u", ref, (unsigned)node_at(engine, ref)->memory_node,
@@ -243,6 +251,7 @@ static void check_chains(struct checker *checker, const struct index *index, uin
 		const struct stable_node *chain = node_at(engine, ref);
 		nr_met++;
 		expect(checker, chain->queue.previous == previous, "I15 chain %u: has a wrong link back", ref);
+		/* untested: one part of several */
 		expect(checker,
 		       chain->kind == NODE_CHAIN && chain->first_dup &&
 			       node_at(engine, chain->first_dup)->dup.chain == ref,
@@ -264,6 +273,7 @@ static void check_stable_tree(struct checker *checker, struct index *index, uint
 	uint64_t nr_left = check_forest(checker, forest, "stable");
 	uint32_t before = 0;
 
+	/* untested: the bound */
 	for (uint32_t content = 0; nr_left-- && (content = forest_next(forest, content)) != 0;) {
 		uint64_t length = check_content(checker, index, content);
 		bool is_chain = node_at(engine, content)->kind == NODE_CHAIN;
@@ -291,6 +301,7 @@ static void check_migrating(struct checker *checker, struct index *index, struct
 	uint64_t nr_met = 0;
 	uint32_t previous = 0;
 
+	/* untested: the bound */
 	for (uint32_t ref = index->first_migrating; ref && nr_met <= index->pages_shared;
 	     ref = node_at(engine, ref)->migrating.next) {
 		expect(checker, node_at(engine, ref)->kind == NODE_MIGRATING, "I18 node %u: on the migrate list, but of kind %u",
@@ -349,6 +360,7 @@ static void check_item(struct checker *checker, const struct region *region, uin
 	counts->filed += item->state == ITEM_UNSTABLE && !item->is_settled && item->round == engine->scan_round;
 	expect(checker, !item->is_settled || region_holds_still(region),
 	       "I4 item %u: settled, though its bytes may change", ref);
+	/* untested: one part of several */
 	expect(checker, !item->is_settled || (item->state != ITEM_VOLATILE && !item->is_private),
 	       "I8 item %u: settled, but private or in no tree", ref);
 	expect(checker, item->state != ITEM_UNSTABLE || item->round <= engine->scan_round,
@@ -381,6 +393,7 @@ static void check_zero_page(struct checker *checker, const struct region *region
 	       !is_mergeable || !region->is_immutable || page_is_zero(&engine->rules, region_page(region, page)),
 	       "I16 region at %#" PRIx64 ", page %" PRIu64 ": on the zero frame, immutable and not zeros",
 	       region->address, page);
+	/* untested: one part of several */
 	if (!region->is_aliased || !is_mergeable)
 		return;
 	uint64_t nr_here = zero_map_count(&region->slot->index->zero, region_page(region, page));
@@ -397,6 +410,7 @@ static void check_region_filter(struct checker *checker, const struct region *re
 	if (!filter)
 		return;
 	counts->filters += filter->nr_regions ? 1.0 / (double)filter->nr_regions : 0;
+	/* untested: one part of several */
 	expect(checker, region->nr_present && !region->is_excluded,
 	       "I19 region at %#" PRIx64 ": has a filter though nothing of it is scanned", region->address);
 	expect(checker, filter_find(&region->slot->index->filters, filter->key, filter->role) == filter,
@@ -445,8 +459,10 @@ static void check_region(struct checker *checker, const struct region *region, u
 		uint64_t nr_found = 0;
 		for (uint64_t page = first; page < region->nr_pages && page - first < POOL_CHUNK_OBJECTS; page++)
 			nr_found += item_find(region, page) != 0;
+		/* untested: one part of several */
 		expect(checker, block->region == region && block->first_page == first,
 		       "I8 block %u: does not name its region and first page", id);
+		/* untested: one part of several */
 		expect(checker, nr_found == block->nr_items && nr_found,
 		       "I8 block %u: %" PRIu64 " items, count says %u", id, nr_found, block->nr_items);
 	}
@@ -512,6 +528,7 @@ static void check_queue(struct checker *checker)
 		nr_pending += slot->pending != LKSM_PENDING_NONE;
 		nr_slots++;
 	}
+	/* untested: the bound */
 	for (const struct mm_slot *slot = engine->queue; slot && nr_queued <= nr_slots; slot = slot->queue_next) {
 		expect(checker, slot->pending != LKSM_PENDING_NONE, "I12 queue: entry %" PRIu64 " waits for nothing",
 		       nr_queued);
@@ -541,6 +558,7 @@ static void check_physical(struct checker *checker, const struct index *index)
 		if (!ref)
 			continue;
 		nr_items++;
+		/* untested: one part of several */
 		expect(checker,
 		       item_at(map->items, ref)->state != ITEM_NONE &&
 			       physical_find(map, item_bytes(map->items, ref)) == ref,
@@ -599,6 +617,7 @@ static void check_filters(struct checker *checker, const struct index *index, co
 	const struct filter_map *map = &index->filters;
 	uint64_t nr_filters = 0;
 	for (uint64_t i = 0; i < map->nr_chains; i++)
+		/* untested: the bound */
 		for (const struct filter *filter = map->chains[i]; filter && nr_filters <= map->nr_filters;
 		     filter = filter->next) {
 			nr_filters++;
@@ -617,6 +636,7 @@ static void count_copies(struct checker *checker)
 		for (uint64_t i = 0; i < slot->nr_regions; i++) {
 			const struct region *region = slot->regions[i];
 			for (uint64_t page = 0; region->copies && page < region->nr_pages; page++)
+				/* untested: one part of several */
 				if (region->copies[page] && region->copies[page]->nr_users)
 					checker->nr_copies += 1.0 / (double)region->copies[page]->nr_users;
 		}

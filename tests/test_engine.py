@@ -436,3 +436,34 @@ def test_on_crawl_is_what_was_set(engine: lksm.Engine) -> None:
     engine.full()
     ours()
     assert calls == [1, 1]
+
+
+def test_nobody_stops_it_in_the_middle_of_a_call(engine: lksm.Engine) -> None:
+    """Its threads would wait for the very call that waits for them: BusyError, and the engine goes on."""
+    engine.attach(pages("a a"), mergeable=True)
+    before, engine.on_crawl = engine.on_crawl, engine.stop
+    with pytest.raises(lksm.BusyError, match="in the middle of another call of this thread"):
+        engine.full()
+    engine.on_crawl = before
+    engine.full()
+    expect(engine, shared=1, sharing=1, unshared=0)
+
+
+def test_repr_of_a_closed_engine() -> None:
+    """A closed engine says that it is closed."""
+    engine = lksm.Engine()
+    engine.close()
+    assert repr(engine) == "<lksm.Engine (closed)>"
+
+
+def test_a_merged_page_that_was_written_says_so(engine: lksm.Engine) -> None:
+    """A page that left its frame by a write is volatile until its next visit, and says what it was."""
+    process = engine.attach(pages("a a"), mergeable=True)
+    engine.full()
+    expect(engine, shared=1, sharing=1, unshared=0)
+    process.write(0, b"x")
+    found = engine.explain(process, 0)
+    assert found.reason is lksm.Reason.VOLATILE
+    assert "was merged, but was written or unmerged since" in found.text
+    engine.full()
+    assert "unmerged since" not in engine.explain(process, 0).text

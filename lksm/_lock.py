@@ -28,7 +28,7 @@ class FairLock(_thread.RLock):  # type: ignore[misc,unused-ignore]
         try:
             with self._turnstile:
                 return self.acquire()
-        except BaseException:
+        except BaseException:  # not counted: tests/test_lock.py traces it
             if self.is_mine():
                 self.release()
             raise

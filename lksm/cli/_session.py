@@ -131,7 +131,7 @@ class Session:
             self.loaded.live = retaken.snapshot
             self.loaded.live_skipped = list(retaken.snapshot.skipped)
             for refused in retaken.snapshot.refused:
-                self.loaded.refuse(refused)
+                self.loaded.refuse(refused)  # untested: a process that is refused between two rounds
             members = {_live_pid(member.source): member for member in self._members}
             for gone in retaken.snapshot.gone:
                 known = members.get(gone.pid)

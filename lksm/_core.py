@@ -275,7 +275,7 @@ class Core:
     def offline(self, node: int) -> None:
         error = lib.lksm_offline(self._engine, node)
         if error:
-            self.fail(error)
+            self.fail(error)  # untested: engine.py has checked it
 
     def counters(self, domain: int | None) -> Any:
         """The C struct lksm_counters."""
@@ -399,7 +399,7 @@ class CoreProcess:
     def unmap(self, start: int, stop: int) -> None:
         error = lib.lksm_process_unmap(self._slot, start, stop)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested: process.py has checked it
 
     def read(self, page: int, nr_pages: int) -> npt.NDArray[np.uint8]:
         pages = np.empty((nr_pages, self._core.page_size), np.uint8)
@@ -416,12 +416,12 @@ class CoreProcess:
     def advise(self, start: int, stop: int, *, is_mergeable: bool) -> None:
         error = lib.lksm_process_advise(self._slot, start, stop, is_mergeable)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested: process.py has checked it
 
     def touch(self, start: int, stop: int) -> None:
         error = lib.lksm_process_touch(self._slot, start, stop)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested: process.py has checked it
 
     def move(self, start: int, stop: int, node: int) -> None:
         error = lib.lksm_process_move(self._slot, start, stop, node)
@@ -431,7 +431,7 @@ class CoreProcess:
     def set_domain(self, domain: int) -> None:
         error = lib.lksm_process_set_domain(self._slot, domain)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested: process.py has checked it
 
     def join(self) -> bool:
         return bool(lib.lksm_process_join(self._slot))
@@ -477,7 +477,7 @@ class CoreProcess:
         result = ffi.new("uint64_t *")
         error = lib.lksm_page_digest(self._slot, page, result)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested: process.py has checked it
         return int(result[0])
 
 

@@ -146,7 +146,7 @@ class Session:
 
     def _apply(self, change: Change, member: _Member | None) -> None:
         """Makes a process what it is now; one that had no pages so far is attached when it gets some."""
-        if member is None:
+        if member is None:  # untested: a process that had no pages so far
             if change.mapped:
                 process = self._attach(change.process, change.mapped, change.process.name)
                 self._members.append(_Member(change.process, process))

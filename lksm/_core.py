@@ -431,7 +431,7 @@ class CoreProcess:
     def set_domain(self, domain: int) -> None:
         error = lib.lksm_process_set_domain(self._slot, domain)
         if error:
-            self._core.fail(error)  # untested: process.py has checked it
+            self._core.fail(error)  # untested in Python: no memory for a domain
 
     def join(self) -> bool:
         return bool(lib.lksm_process_join(self._slot))

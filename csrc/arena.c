@@ -41,12 +41,12 @@ static void *map_aligned(uint64_t size)
 {
 	uint8_t *bytes = mmap(NULL, size + MAX_SLAB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 			      -1, 0);
-	if (bytes == MAP_FAILED)	/* in test_no_memory.py, under a limit of address space */
+	if (bytes == MAP_FAILED)	/* untested: in test_no_memory.py, under a limit of address space */
 		return NULL;
 	uint64_t before = -(uintptr_t)bytes % MAX_SLAB, after = MAX_SLAB - before;
 	if (before)
 		munmap(bytes, before);
-	if (after)
+	if (after)		/* untested: the system decides where a mapping begins */
 		munmap(bytes + before + size, after);
 	if (size == MAX_SLAB)
 		madvise(bytes + before, size, MADV_HUGEPAGE);	/* a wish: without it all is as well */

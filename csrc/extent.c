@@ -69,7 +69,7 @@ static void join(struct index *index, struct extent *into, struct extent *from)
 		unlink_region(region);
 		link_region(into, region);
 	}
-	if (from->end > into->end)
+	if (from->end > into->end)	/* untested: joined in their order, the later one always ends later */
 		into->end = from->end;
 	destroy(index, from);
 }

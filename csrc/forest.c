@@ -91,6 +91,7 @@ void forest_deinit(struct forest *forest)
 static uint32_t bits_for(uint64_t nr_entries)
 {
 	uint32_t bits = 0;
+	/* untested: so many roots */
 	while (bits < MAX_ROOT_BITS && nr_entries > (uint64_t)ENTRIES_PER_ROOT << bits)
 		bits++;
 	return bits;
@@ -252,7 +253,7 @@ void forest_insert(struct forest *forest, uint32_t ref, const struct place *plac
 	if (forest->next_roots)
 		grow_on(forest);
 	else if (forest->nr_entries > (uint64_t)ENTRIES_PER_ROOT << forest->root_bits &&
-		 forest->root_bits + SPLIT_BITS <= MAX_ROOT_BITS)
+		 forest->root_bits + SPLIT_BITS <= MAX_ROOT_BITS)	/* untested: so many roots */
 		begin_growth(forest);
 }
 

@@ -31,6 +31,7 @@ static void share_pages(struct region *copy, const struct region *original)
 			copy->copies[page]->nr_users++;
 	}
 	for (uint64_t page = 0; original->nr_zero && page < copy->nr_pages; page++) {
+		/* untested: never, the map has room */
 		bool ok = !(original->flags[page] & PAGE_ZERO) || zero_add(copy, page);
 		assert(ok);
 		(void)ok;
@@ -90,6 +91,7 @@ static bool prepare_copy(struct region *region)
 	if (!region->copies)
 		region->copies = memory_alloc(&region->slot->engine->memory, LKSM_FOR_PROCESSES,
 					      region->nr_pages * sizeof(*region->copies));
+	/* untested: no memory for one part of several */
 	return region->copies && region_mark_aliased(region) &&
 	       physical_reserve(&region->slot->index->physical, 1) && zero_map_reserve(&region->slot->index->zero, 1);
 }
@@ -109,6 +111,7 @@ static void use_copy(struct region *region, uint64_t page, struct page_copy *cop
 	copy->nr_users++;
 	region_drop_copy(region, page);
 	region->copies[page] = copy;
+	/* untested: the copy is new or was the family's: nobody has entered it */
 	if (was_first && !physical_find(map, copy->bytes))
 		physical_add(map, ref);
 	if (was_zero)

@@ -141,6 +141,7 @@ uint32_t index_search(struct index *index, const struct forest *forest, struct l
 {
 	for (;;) {
 		uint32_t ref = 0;
+		/* untested: a switch has a way for no value of the enum */
 		switch (forest_search(forest, &index->engine->rules, look, place_ret, &ref)) {
 		case FOREST_FOUND:
 			return ref;

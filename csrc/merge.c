@@ -152,6 +152,7 @@ static bool is_alias(const struct visit *visit)
  */
 static bool follows_zero(const struct visit *visit)
 {
+	/* untested: its address is entered, so adding needs no memory */
 	return zero_is_elsewhere(visit->region, visit->page) && zero_add(visit->region, visit->page);
 }
 
@@ -202,6 +203,7 @@ static void look_at(struct engine *engine, const struct visit *visit, struct loo
 		sample = page_take_sample(&engine->rules, visit->bytes);
 	index_look_foreseen(visit->index, visit->bytes, sample, visit->foreseen, look_ret);
 	item->key = look_ret->key;
+	/* untested: two parts that exclude each other so far */
 	item->is_key_deep = look_ret->has_hash && look_ret->key == look_ret->hash;
 	item->has_key = region_holds_still(visit->region);
 }
@@ -276,6 +278,7 @@ static void merge_pair(const struct visit *visit, uint32_t twin_ref, const struc
 		engine->before_merge(engine->before_merge_data);
 	if (!choose_frame(engine, visit, twin_ref, &frame))
 		return;							/* row 12 */
+	/* untested: only the visited page was written */
 	if (!is_equal(engine, visit->ref, &frame) || !is_equal(engine, twin_ref, &frame)) {
 		give_up(engine, &frame);
 		return;							/* row 13 */
@@ -305,6 +308,7 @@ static void merge_pair(const struct visit *visit, uint32_t twin_ref, const struc
 void detach(struct engine *engine, uint32_t item_ref)
 {
 	struct index *index = item_region(&engine->items, item_ref)->slot->index;
+	/* untested: a switch has a way for no value of the enum */
 	switch ((enum item_state)item_at(&engine->items, item_ref)->state) {
 	case ITEM_STABLE:
 		stable_tree_detach(index, item_ref);
@@ -329,6 +333,7 @@ void forget_pages(struct mm_slot *slot)
 	for (uint64_t i = 0; i < slot->nr_regions; i++) {
 		struct region *region = slot->regions[i];
 		zero_remove_all(region);
+		/* untested: nr_items says that there is one more, so the pages do not end first */
 		for (uint64_t page = 0; region->nr_items && page < region->nr_pages; page++)
 			if (item_find(region, page))
 				forget_page(region, page);

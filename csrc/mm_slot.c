@@ -160,6 +160,7 @@ uint64_t region_next_page_at(const struct region *region, const uint8_t *bytes, 
 {
 	uint64_t offset = (uint64_t)(uintptr_t)bytes - (uint64_t)(uintptr_t)region->pages;
 	uint64_t page = offset >> region->page_shift;
+	/* untested: bytes in the middle of a page, of views that overlap */
 	bool is_in_array = page < region->nr_array_pages && page << region->page_shift == offset;
 
 	if (!is_in_array && !region->copies)
@@ -171,6 +172,7 @@ uint64_t region_next_page_at(const struct region *region, const uint8_t *bytes, 
 			page++;
 		return page;
 	}
+	/* untested: a page of the array that is behind the region */
 	bool is_there = page >= from && page < region->nr_pages && page_is_present(region, page) &&
 			region_page(region, page) == bytes;
 	return is_there ? page : region->nr_pages;

@@ -23,7 +23,7 @@ void *memory_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size
 	if (!memory_may_grow(memory))
 		return NULL;
 	void *bytes = calloc(1, size);
-	if (bytes)		/* tests refuse above: that malloc() does so is seen in test_no_memory.py */
+	if (bytes)
 		memory->reserved[purpose] += size;
 	return bytes;
 }
@@ -154,7 +154,7 @@ static void forget_growth(struct pool *pool, size_t entry_size, uint32_t capacit
 /* Room for one more chunk id; freeing an id later never needs any. */
 static bool grow_tables(struct pool *pool)
 {
-	if (pool->nr_chunks == POOL_MAX_CHUNKS)	/* two thousand million objects: no test has so many */
+	if (pool->nr_chunks == POOL_MAX_CHUNKS)	/* untested: no test has two thousand million objects */
 		return false;
 	uint32_t capacity = pool->capacity ? pool->capacity * 2 : 16;
 	uint8_t **chunks = grow_table(pool, pool->chunks, sizeof(*chunks), capacity);

@@ -137,6 +137,7 @@ static bool has_twin(struct index *index, uint32_t ref, const struct trees *but)
 		uint32_t candidate = index_search(index, &trees->unstable, &look, &place);
 		uint32_t kept = index_search(index, &trees->kept, &look, &place);
 		/* The item itself is where it was filed before its page was moved. */
+		/* untested: one part of several */
 		if (index_search(index, &trees->stable, &look, &place) || (candidate && candidate != ref) ||
 		    (kept && kept != ref))
 			return true;
@@ -214,6 +215,7 @@ struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number, bo
 	} else if (!slot->is_registered || !(region->flags[page] & PAGE_MERGEABLE)) {
 		explanation.reason = LKSM_NOT_REGISTERED;
 	} else if (item && item->is_alias && item->state == ITEM_VOLATILE && alias_target(engine, ref)) {
+		/* untested: an alias that is not VOLATILE */
 		explanation.reason = LKSM_ALREADY_SHARED;
 		name_other(engine, alias_target(engine, ref), &explanation);
 	} else if (is_filtered(region, page)) {

@@ -26,6 +26,7 @@ uint32_t stable_tree_search(struct index *index, uint32_t tree, struct look *loo
 		uint32_t content = find_content(index, tree, look, place_ret);
 		uint32_t ref = content ? chain_choose(index, content) : 0;
 		bool is_target = ref && node_has_room(index->engine, node_at(index->engine, ref));
+		/* untested: the last part: no memory to take it out */
 		if (!is_target || !stable_tree_is_misplaced(index, ref) || !stable_tree_take_out(index, ref))
 			return ref;
 	}

@@ -12,6 +12,7 @@
 static void forget_look(struct region *region, uint64_t page)
 {
 	struct pool *items = &region->slot->engine->items;
+	/* untested: callers ask for pages that are there */
 	uint32_t ref = page_is_present(region, page) ? item_find(region, page) : 0;
 
 	zero_remove(region, page);
@@ -29,6 +30,7 @@ static bool is_over(const struct region *region, uint64_t page, const uint8_t *b
 {
 	uint64_t size = (uint64_t)1 << region->page_shift;
 	uint64_t distance = (uint64_t)(uintptr_t)region_page(region, page) - (uint64_t)(uintptr_t)bytes;
+	/* untested: views of one array that overlap, in tests/regress/test_overlapping_views.py */
 	return distance < size || -distance < size;
 }
 
@@ -37,6 +39,7 @@ static void forget_looks(struct region *region, const uint8_t *bytes)
 {
 	uint64_t first = 0, end = region->nr_pages;
 
+	/* untested: one part of two */
 	if (!region->rows && !region->copies) {
 		int64_t offset = (int64_t)((uint64_t)(uintptr_t)bytes - (uint64_t)(uintptr_t)region->pages);
 		int64_t page = offset >> region->page_shift;
@@ -44,6 +47,7 @@ static void forget_looks(struct region *region, const uint8_t *bytes)
 		end = page + 2 < (int64_t)end ? (uint64_t)(page + 2 > 0 ? page + 2 : 0) : end;
 	}
 	for (uint64_t page = first; page < end; page++)
+		/* untested: a page that is gone, under one that is written */
 		if (page_is_present(region, page) && is_over(region, page, bytes))
 			forget_look(region, page);
 }

@@ -138,6 +138,7 @@ void zero_remove(struct region *region, uint64_t page)
 
 void zero_remove_all(struct region *region)
 {
+	/* untested: nr_zero says that there is one more, so the pages do not end first */
 	for (uint64_t page = 0; region->nr_zero && page < region->nr_pages; page++)
 		zero_remove(region, page);
 }

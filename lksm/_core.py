@@ -20,7 +20,7 @@ import xxhash
 
 try:
     from ._lksm import ffi, lib
-except ImportError as error:
+except ImportError as error:  # untested: a source tree without its compiled core
     raise ImportError(
         f"no compiled core beside {__file__}; if this is the source and lksm is installed too, start Python "
         "elsewhere or with -P"
@@ -127,7 +127,7 @@ def lent_hash() -> LentHash:
     for found in _hashes_to_try():
         if _is_xxh3(found):
             return found
-    raise ImportError(
+    raise ImportError(  # untested: here one of them always has it
         f"no XXH3 to lend to the core: xxhash {xxhash.VERSION} at {xxhash.__file__} exports no "
         "XXH3_64bits_withSecret, and there is no system libxxhash of 0.8.1 or later"
     )
@@ -142,7 +142,7 @@ def _hashes_to_try() -> Iterator[LentHash]:
         for name in ("XXH3_64bits_withSecret_dispatch", "XXH3_64bits_withSecret"):
             try:
                 functions = getattr(library, name), library.XXH3_generateSecret_fromSeed
-            except AttributeError:
+            except AttributeError:  # untested: the first one has them all
                 continue
             hash_address, generate_address = (ctypes.cast(f, ctypes.c_void_p).value for f in functions)
             yield LentHash(f"{name} of {path}", hash_address or 0, generate_address or 0)
@@ -204,7 +204,7 @@ class Core:
         result = ffi.new("struct engine **")
         error = lib.lksm_engine_create(options, result)
         if error:
-            raise _EXCEPTIONS[error](
+            raise _EXCEPTIONS[error](  # untested: whatever is asked for was checked before
                 f"cannot make an engine for {page_size}-byte pages and a merge window of {merge_window}"
             )
         self._engine = ffi.gc(result[0], lib.lksm_engine_destroy)
@@ -289,7 +289,7 @@ class Core:
     def offline(self, node: int) -> None:
         error = lib.lksm_offline(self._engine, node)
         if error:
-            self.fail(error)
+            self.fail(error)  # untested: engine.py has checked it
 
     def counters(self, domain: int | None) -> Any:
         """The C struct lksm_counters."""
@@ -327,7 +327,7 @@ class Core:
         nr_faults = int(lib.lksm_check(self._engine, text, _CHECK_TEXT_BYTES))
         lines: list[str] = ffi.string(text).decode().splitlines()
         if nr_faults > len(lines):
-            lines.append(f"and {nr_faults - len(lines)} more")
+            lines.append(f"and {nr_faults - len(lines)} more")  # untested: so many faults
         return lines
 
 
@@ -390,7 +390,7 @@ class CoreProcess:
         assert self._core.filter_keys is not None
         try:
             self._keys.append(key)
-        except BaseException:
+        except BaseException:  # untested: no memory in Python, in tests/test_no_memory.py
             self._core.filter_keys.give_back(key)
             raise
         return key.number
@@ -447,7 +447,7 @@ class CoreProcess:
     def unmap(self, start: int, stop: int) -> None:
         error = lib.lksm_process_unmap(self._slot, start, stop)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested: process.py has checked it
 
     def read(self, page: int, nr_pages: int) -> npt.NDArray[np.uint8]:
         pages = np.empty((nr_pages, self._core.page_size), np.uint8)
@@ -464,12 +464,12 @@ class CoreProcess:
     def advise(self, start: int, stop: int, *, is_mergeable: bool) -> None:
         error = lib.lksm_process_advise(self._slot, start, stop, is_mergeable)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested: process.py has checked it
 
     def touch(self, start: int, stop: int) -> None:
         error = lib.lksm_process_touch(self._slot, start, stop)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested: process.py has checked it
 
     def move(self, start: int, stop: int, node: int) -> None:
         error = lib.lksm_process_move(self._slot, start, stop, node)
@@ -479,7 +479,7 @@ class CoreProcess:
     def set_domain(self, domain: int) -> None:
         error = lib.lksm_process_set_domain(self._slot, domain)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested in Python: no memory for a domain
 
     def join(self) -> bool:
         return bool(lib.lksm_process_join(self._slot))
@@ -525,7 +525,7 @@ class CoreProcess:
         result = ffi.new("uint64_t *")
         error = lib.lksm_page_digest(self._slot, page, result)
         if error:
-            self._core.fail(error)
+            self._core.fail(error)  # untested: process.py has checked it
         return int(result[0])
 
 

@@ -14,16 +14,21 @@ class FairLock(_thread.RLock):  # type: ignore[misc,unused-ignore]
     waited for leaves it as it was; leaving it is a single step.
     """
 
+    # Taking it once more. After a call Python looks for Ctrl-C, and nobody could tell then whether the lock
+    # was taken; after an attribute it does not look.
+    _once_more = property(_thread.RLock.acquire)
+
     def __init__(self) -> None:
         self._turnstile = threading.Lock()
 
     def __enter__(self) -> bool:  # type: ignore[override,unused-ignore]
         if self.is_mine():
-            return self.acquire()
+            is_taken: bool = self._once_more
+            return is_taken
         try:
             with self._turnstile:
                 return self.acquire()
-        except BaseException:
+        except BaseException:  # not counted: tests/test_lock.py traces it
             if self.is_mine():
                 self.release()
             raise

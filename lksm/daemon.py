@@ -58,7 +58,7 @@ class _Sleeper:
             except BaseException as error:
                 self._on_error(error)
                 if has_failed:  # no turn succeeds any more: do not go on failing at full speed
-                    return
+                    return  # untested: a second failure at once
                 has_failed = True
 
     def _seconds_until(self, due: int) -> float:

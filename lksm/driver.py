@@ -174,7 +174,7 @@ class Driver:
                 self.was_forked = False
             try:
                 self._daemon.start()
-            except BaseException:
+            except BaseException:  # untested: a system without room for threads
                 self._stop_threads()
                 raise
 
@@ -224,4 +224,4 @@ def _tell_untold() -> None:
     """What a thread has failed with, if nobody has called to hear of it."""
     for driver in list(_drivers):
         if driver.failure is not None:
-            traceback.print_exception(driver.failure)
+            traceback.print_exception(driver.failure)  # untested: a program that ends and has not asked

@@ -265,7 +265,7 @@ class Engine:
                 self._scheduler.attached(process)
                 if mergeable is not None:
                     process.advise("mergeable" if mergeable else "unmergeable")
-            except BaseException:
+            except BaseException:  # untested: no memory, in tests/test_no_memory.py
                 process.exit()
                 raise
         return process

@@ -348,12 +348,12 @@ class Process:
                     runtime_ms=0,
                 )
                 child._merge_any = self._merge_any
-            except BaseException:
+            except BaseException:  # untested: no memory, in tests/test_no_memory.py
                 core.destroy()
                 raise
             try:
                 self._host.forked(self, child)
-            except BaseException:
+            except BaseException:  # untested: no memory, in tests/test_no_memory.py
                 child.exit()
                 raise
             return child

@@ -70,8 +70,9 @@ class Child:
     """A Python process that does what it is told; killed at the end of the block."""
 
     def __init__(self, text: str = "pass") -> None:
-        # Not under a sanitizer: its terabytes of address space are nothing to look at.
-        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        # Not under a sanitizer, nor counted: what these keep in its memory is nothing to look at.
+        tools = ("LD_PRELOAD", "COVERAGE_PROCESS_CONFIG")
+        environment = {name: value for name, value in os.environ.items() if name not in tools}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROLOGUE],
             stdin=subprocess.PIPE,

@@ -400,3 +400,70 @@ def test_errors_are_the_nearest_builtin_too(name: str, builtin: type[Exception])
     """Every error may be caught as `LksmError` or as the builtin it resembles."""
     error = getattr(lksm, name)
     assert issubclass(error, lksm.LksmError) and issubclass(error, builtin)
+
+
+def test_only_a_virtual_clock_is_moved(engine: lksm.Engine) -> None:
+    """The machine's clock cannot be moved on, and no clock goes back."""
+    with pytest.raises(ValueError, match="needs an engine with a VirtualClock"):
+        engine.advance(1)
+    clock = lksm.VirtualClock()
+    with lksm.Engine(clock=clock) as other:
+        with pytest.raises(ValueError, match="ms is -1, expected 0 or more"):
+            other.advance(-1)
+        with pytest.raises(ValueError, match="ms is -2, expected 0 or more"):
+            clock.tick(-2)
+    assert clock() == 0
+
+
+def test_what_is_no_memory_is_refused(engine: lksm.Engine) -> None:
+    """A process is mapped a `Region` and written bytes or numbers, and stays as it was otherwise."""
+    process = engine.attach(pages("a b"))
+    with pytest.raises(lksm.InvalidMemory, match="region is a list, expected a Region"):
+        process.map([1, 2])  # type: ignore[arg-type]
+    for data in ("text", np.array(["text"])):
+        with pytest.raises(lksm.InvalidMemory, match="expected bytes or an array of plain numbers"):
+            process.write(0, data)  # type: ignore[arg-type]
+    assert reads(process, "a b")
+    assert engine.check() == []
+
+
+def test_on_crawl_is_what_was_set(engine: lksm.Engine) -> None:
+    """The call that comes before each crawl can be looked up and put back."""
+    before, calls = engine.on_crawl, []
+    engine.on_crawl = lambda: calls.append(1)
+    engine.full()
+    engine.on_crawl, ours = before, engine.on_crawl
+    engine.full()
+    ours()
+    assert calls == [1, 1]
+
+
+def test_nobody_stops_it_in_the_middle_of_a_call(engine: lksm.Engine) -> None:
+    """Its threads would wait for the very call that waits for them: BusyError, and the engine goes on."""
+    engine.attach(pages("a a"), mergeable=True)
+    before, engine.on_crawl = engine.on_crawl, engine.stop
+    with pytest.raises(lksm.BusyError, match="in the middle of another call of this thread"):
+        engine.full()
+    engine.on_crawl = before
+    engine.full()
+    expect(engine, shared=1, sharing=1, unshared=0)
+
+
+def test_repr_of_a_closed_engine() -> None:
+    """A closed engine says that it is closed."""
+    engine = lksm.Engine()
+    engine.close()
+    assert repr(engine) == "<lksm.Engine (closed)>"
+
+
+def test_a_merged_page_that_was_written_says_so(engine: lksm.Engine) -> None:
+    """A page that left its frame by a write is volatile until its next visit, and says what it was."""
+    process = engine.attach(pages("a a"), mergeable=True)
+    engine.full()
+    expect(engine, shared=1, sharing=1, unshared=0)
+    process.write(0, b"x")
+    found = engine.explain(process, 0)
+    assert found.reason is lksm.Reason.VOLATILE
+    assert "was merged, but was written or unmerged since" in found.text
+    engine.full()
+    assert "unmerged since" not in engine.explain(process, 0).text

@@ -162,6 +162,7 @@ class Follower:
             self._over_limit.pop(f"pid {pid}", None)
         for skipped in retaken.snapshot.skipped:
             if skipped.what == "pages over the limit":
+                # untested: more memory than --limit while it is watched
                 self._over_limit[skipped.source] = skipped.nbytes
         for change in retaken.changes:
             self._apply(change, self._followed[change.pid])

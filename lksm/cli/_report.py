@@ -143,7 +143,7 @@ def _notes(results: Results) -> str:
     lines = [f"note: {_names(sources)}: {note}" for note, sources in said.items()]
     more = len(lines) - _MAX_NOTES
     if more > 0:
-        lines = [*lines[:_MAX_NOTES], f"note: and {more} more notes"]
+        lines = [*lines[:_MAX_NOTES], f"note: and {more} more notes"]  # untested: so many different notes
     return "".join(f"{printable(line)}\n" for line in lines)
 
 

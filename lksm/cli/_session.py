@@ -131,7 +131,7 @@ class Session:
             self.loaded.live = retaken.snapshot
             self.loaded.live_skipped = list(retaken.snapshot.skipped)
             for refused in retaken.snapshot.refused:
-                self.loaded.refuse(refused)
+                self.loaded.refuse(refused)  # untested: a process that is refused between two rounds
             members = {_live_pid(member.source): member for member in self._members}
             for gone in retaken.snapshot.gone:
                 known = members.get(gone.pid)
@@ -146,7 +146,7 @@ class Session:
 
     def _apply(self, change: Change, member: _Member | None) -> None:
         """Makes a process what it is now; one that had no pages so far is attached when it gets some."""
-        if member is None:
+        if member is None:  # untested: a process that had no pages so far
             if change.mapped:
                 process = self._attach(change.process, change.mapped, change.process.name)
                 self._members.append(_Member(change.process, process))

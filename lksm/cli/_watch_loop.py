@@ -129,7 +129,7 @@ class Watch:
     def _begin(self) -> None:
         notes = self._watcher.notes
         for note in notes:
-            complain(note)
+            complain(note)  # untested: a machine with something to note
         if self._is_json:
             engine = self._engine
             self._print(
@@ -157,7 +157,7 @@ class Watch:
     def _complain_of_refused(self) -> None:
         """Whom somebody named is an error; of all others it is only counted."""
         for refused in self._follower.take_refused():
-            self._totals.refused += 1
+            self._totals.refused += 1  # untested: a process that is refused while it is watched
             if refused.source in self._named:
                 self.is_incomplete = True
                 self._status.clear()

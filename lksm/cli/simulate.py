@@ -47,7 +47,7 @@ def _simulate(name: str, policies: Sequence[str], seed: int) -> Results:
         report = progress.part("writing the script")
         script = write_script(workload, seed)
         if report is not None:
-            report(1, 1)
+            report(1, 1)  # untested: a terminal
         outcomes = tuple(
             run_policy(script, POLICIES[policy], progress=progress.part(policy))
             for policy in dict.fromkeys(policies)

@@ -71,7 +71,7 @@ class Child:
         """
         number = self._do("merge_any", is_wanted)
         if number:
-            raise OSError(number, os.strerror(number), "PR_SET_MEMORY_MERGE")
+            raise OSError(number, os.strerror(number), "PR_SET_MEMORY_MERGE")  # untested: kernels before 6.4
 
     def statistics(self) -> dict[str, int]:
         """What /proc says of the child's part in KSM: yes is 1, no is 0. Empty where it says nothing."""
@@ -79,7 +79,7 @@ class Child:
             text = Path(f"/proc/{self.pid}/ksm_stat").read_text()
             pairs = [line.replace(":", "").split() for line in text.splitlines()]
             return {name: _WORDS[value] if value in _WORDS else int(value) for name, value in pairs}
-        return {}
+        return {}  # untested: older kernels
 
     def unmap(self, area: int) -> None:
         self._do("unmap", area)

@@ -34,7 +34,7 @@ class Areas:
         self._areas.append(area)
         self.write(len(self._areas) - 1, 0, nr_bytes)
         if advise:
-            area.madvise(mmap.MADV_MERGEABLE)
+            area.madvise(mmap.MADV_MERGEABLE)  # untested: tests of it have no KSM
         return len(self._areas) - 1
 
     def write(self, number: int, offset: int, nr_bytes: int) -> None:
@@ -64,7 +64,7 @@ class Areas:
 
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(PR_SET_MEMORY_MERGE, *(ctypes.c_ulong(value) for value in (is_wanted, 0, 0, 0))):
-            return ctypes.get_errno()
+            return ctypes.get_errno()  # untested: kernels before 6.4
         self._is_merge_any = is_wanted
         return 0
 

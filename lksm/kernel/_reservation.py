@@ -100,6 +100,7 @@ def _note(file: io.FileIO, knobs: Mapping[str, str] | None) -> None:
 def _signals_held() -> Iterator[None]:
     """Within the block Ctrl-C and SIGTERM wait, so that nothing is half put back."""
     if threading.current_thread() is not threading.main_thread():
+        # untested: tests drive on the main thread
         yield  # signals are handled elsewhere
         return
     arrived: list[int] = []

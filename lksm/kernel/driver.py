@@ -124,6 +124,7 @@ class Ksm:
         self._wait_for_sleep()
         after = self.files.number("full_scans")
         if after != before + 1:
+            # untested: somebody else at the knobs
             raise KsmUnavailable(f"KSM is in use: {after - before} passes ran where one was asked for")
         return self.counters()
 
@@ -136,6 +137,7 @@ class Ksm:
         """CPU time of ksmd so far."""
         with suppress(FileNotFoundError):
             return int((self._ksmd / "schedstat").read_text().split()[0]) / 1e9
+        # untested: kernels without schedstat
         fields = (self._ksmd / "stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -151,6 +153,7 @@ class Ksm:
         while not is_so():
             self._interrupt()
             if time.monotonic() > deadline:
+                # untested: a kernel that hangs
                 raise KsmUnavailable(f"ksmd did not finish a pass in {_PASS_SECONDS:g} s: {self.counters()}")
             time.sleep(_LOOK_SECONDS)
 
@@ -190,6 +193,7 @@ def _find_ksmd() -> Path:
                 and _is_kernel(directory)
             ):
                 return directory
+    # untested: a PID namespace
     raise KsmUnavailable("ksmd is not to be seen: this is another PID namespace than the kernel's")
 
 

@@ -116,7 +116,7 @@ class _Run:
             self._go_to(sample_time)
             self._sample()
             if self._progress is not None:
-                self._progress(index + 1, len(script.sample_times))
+                self._progress(index + 1, len(script.sample_times))  # untested: a terminal
         return self._summary()
 
     # --- time
@@ -140,7 +140,7 @@ class _Run:
             self._engine.knobs.one_shot_scanning = self._policy.request
         except KnobError as error:
             if error.errno != errno.EINVAL:
-                raise
+                raise  # untested: a failure of our own
         else:
             self._is_wanted = False
 

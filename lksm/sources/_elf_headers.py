@@ -161,6 +161,7 @@ def _guess_nr_headers(table: npt.NDArray[Any], start: int, stride: int) -> int:
     used = table["offset"][table["file_bytes"] > 0]
     used = used[used > start]
     if not len(used):
+        # untested: a core of so many segments without any bytes
         raise SourceError("has more than 65534 segments, and the section header with their number is missing")
     return max(len(table), (int(used.min()) - start) // stride)
 

@@ -51,7 +51,7 @@ def _name_and_runtime(pid: int, status: Status) -> tuple[str, int | None]:
         with process.oneshot():
             times = process.cpu_times()
             return process.name(), round((times.user + times.system) * 1000)
-    except psutil.NoSuchProcess as error:
+    except psutil.NoSuchProcess as error:  # untested: it ends, or forbids, between two looks
         raise ProcessLookupError(f"pid {pid}") from error
     except psutil.AccessDenied:
         return status.name, None

@@ -76,5 +76,6 @@ def _checked(result: int, path: str | None = None) -> int:
         return result
     code = ctypes.get_errno()
     if code == errno.ENOSPC:
+        # untested: a system-wide limit
         raise OSError(code, "no inotify watch is left (fs.inotify.max_user_watches)", path)
     raise OSError(code, os.strerror(code), path)

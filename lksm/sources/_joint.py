@@ -49,6 +49,7 @@ def _frames_now(space: Space) -> _Frames:
     try:
         with Pagemap(space.pid) as pagemap:
             frames = shareable_frames(pagemap.entries(space.pages))
+    # untested: it ends between two looks
     except OSError:  # it is gone
         frames = np.zeros(len(space.pages), np.uint64)
     return frames

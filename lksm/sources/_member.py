@@ -76,7 +76,7 @@ def _find(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Where each needle stands in `ascending`, and whether it does (if not, its index means nothing)."""
     if not len(ascending):
-        return np.zeros(len(needles), np.int64), np.zeros(len(needles), np.bool_)
+        return np.zeros(len(needles), np.int64), np.zeros(len(needles), np.bool_)  # untested: no page at all
     index = np.minimum(np.searchsorted(ascending, needles), len(ascending) - 1)
     return index, ascending[index] == needles
 

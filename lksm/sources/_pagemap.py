@@ -57,6 +57,7 @@ class Pagemap:
             self._fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             if os.path.exists(f"/proc/{pid}/stat"):
+                # untested: a kernel without pagemaps
                 raise OSError(errno.ENOTSUP, "this kernel has no pagemap") from None
             raise
         self._mask = scan_mask_of_kernel() if scan_mask is None else scan_mask
@@ -172,16 +173,16 @@ def scan_mask_of_kernel() -> int:
     ranges = np.empty((1, 3), np.int64)
     try:
         fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError:  # untested: a kernel without pagemaps
         return 0
     try:
         for mask in (usual | IS_GUARD, usual):  # guard pages: since 6.15
             try:
                 _scan_once(fd, PAGE_SIZE, 2 * PAGE_SIZE, ranges, mask)
-            except OSError:
+            except OSError:  # untested: kernels before 6.15
                 continue
             return mask
-        return 0
+        return 0  # untested: kernels before 6.7
     finally:
         os.close(fd)
 

@@ -52,7 +52,7 @@ def _open(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
     except AttributeError:  # Python was built where the system had none
-        return None
+        return None  # untested: kernels before 5.3
     except OSError as error:
         if error.errno in _NO_ROOM:
             return None

@@ -114,7 +114,7 @@ def thread_group(pid: int) -> int:
     for line in (_PROC / str(pid) / "status").read_text(errors="replace").splitlines():
         if line.startswith("Tgid:"):
             return int(line.split()[1])
-    return pid
+    return pid  # untested: every kernel says it
 
 
 def has_user_memory(pid: int) -> bool:
@@ -179,7 +179,7 @@ def _blocks(text: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _from_smaps(header: str, values: dict[str, str]) -> Mapping:
     if "VmFlags" not in values:  # kernels before 3.8
-        return _mapping(header, _guess_flags(header))
+        return _mapping(header, _guess_flags(header))  # untested: kernels before 3.8
     flags = RegionFlag.NONE
     for mnemonic in values["VmFlags"].split():
         flags |= _EXCLUDED.get(mnemonic, RegionFlag.NONE)

@@ -93,7 +93,7 @@ def take(
             (space.rows == PENDING) if attempt else np.ones(len(space.rows), np.bool_) for space in spaces
         ]
         if attempt == _ATTEMPTS - 1:
-            for space in spaces:
+            for space in spaces:  # untested: frames that change at every attempt
                 space.frames[space.rows == PENDING] = 0
         _assign_rows(spaces, store, one_array or attempt > 0)
         is_first = first_holders([space.rows for space in spaces], store.nr_rows)

@@ -87,7 +87,7 @@ class MemoryReader:
             return nbytes // self._page_size
         code = ctypes.get_errno()
         if code == errno.ESRCH:
-            raise ProcessLookupError(code, os.strerror(code))
+            raise ProcessLookupError(code, os.strerror(code))  # untested: it ends between two looks
         if code in _UNAVAILABLE:
             self._vm_readv = None
         return 0
@@ -112,7 +112,7 @@ class MemoryReader:
         run = (ctypes.c_char * size).from_address(int(targets[0]))
         try:
             return os.preadv(self._mem, [run], int(sources[0])) // self._page_size
-        except OSError as error:
+        except OSError as error:  # untested: no such page was met
             if error.errno == errno.EIO:
                 return 0
             raise

@@ -307,7 +307,7 @@ class Watcher:
 
     def _end(self, process: Watched) -> None:
         if self._watched.get(process.pid) is not process:
-            return
+            return  # untested: it ended twice
         del self._watched[process.pid]
         if process.held.fd is not None:
             self._selector.unregister(process.held.fd)

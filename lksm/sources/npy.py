@@ -49,7 +49,7 @@ def _extent(path: str, file_bytes: int) -> tuple[int, int]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, MemoryError):
-        raise
+        raise  # untested: it goes while it is opened
     except Exception as error:  # a header is Python text: numpy raises ValueError, SyntaxError, TypeError ...
         raise SourceError(f"cannot be read as .npy: {one_line(error)}") from error
     if not isinstance(array, np.memmap):

@@ -430,6 +430,25 @@ static void test_larger_region(void)
 	free(large);
 }
 
+/* The first other size that needs fewer words is a conflict too, and changes nothing. */
+static void test_smaller_region(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	static const uint64_t offsets[] = { 3, 199 };
+	struct pair pair = make_pair(engine, 200, offsets, 2, 1);
+	struct filter *filter = filter_of(pair.processes[0]);
+	uint8_t *small = make_unique(engine, 70);
+	make_keyed(engine, small, 70, KEY);
+	EXPECT_EQUAL(full(engine), 4 + 70);
+	EXPECT_EQUAL(filter->nr_conflicts, 1);
+	EXPECT_EQUAL(filter->nr_wanted, 4);
+	EXPECT(filter_has(filter, 3) && filter_has(filter, 199));
+	EXPECT_SOUND(engine);
+	DESTROY(engine);
+	free_pair(&pair);
+	free(small);
+}
+
 /* Regions of up to 64 pages fit any filter; a filter for them grows at the first larger one. */
 static void test_sizes_of_one_word(void)
 {
@@ -732,6 +751,7 @@ int main(void)
 		TEST(test_merged_but_not_learned),
 		TEST(test_filter_younger_than_the_round),
 		TEST(test_larger_region),
+		TEST(test_smaller_region),
 		TEST(test_sizes_of_one_word),
 		TEST(test_conflict_and_the_region_before),
 		TEST(test_size_is_looked_at_once_a_walk),

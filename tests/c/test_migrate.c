@@ -202,6 +202,67 @@ static void test_found_by_a_search(void)
 	}
 }
 
+/* A page that left its frame by a write moves alone, before it is visited too. */
+static void test_a_written_page_moves(void)
+{
+	struct machine machine = make_machine((struct setup){ 0 }, "aa", "b", false);
+	EXPECT_EQUAL(write_page(machine.processes[0], 1, 'x'), LKSM_OK);
+	EXPECT_EQUAL(lksm_process_move(machine.processes[0], 1, 2, 1), LKSM_OK);
+	EXPECT_EQUAL(node_of_page(machine.processes[0], 0)->memory_node, 0);
+	full(machine.engine);
+	EXPECT_COUNTERS(machine.engine, 1, 0, 2);
+	EXPECT_EQUAL(node_of_page(machine.processes[0], 0)->tree, 0);
+	EXPECT_PICTURE(machine.processes[0], "ax");
+	destroy_machine(&machine);
+}
+
+/* Two frames wait on the migrate list, and the one that came first leaves first. */
+static void test_two_wait(void)
+{
+	struct machine machine = make_machine((struct setup){ 0 }, "xyaadd", "z", false);
+	struct engine *engine = machine.engine;
+	EXPECT_EQUAL(lksm_process_move(machine.processes[0], 2, 5, 1), LKSM_OK);
+	write_page(machine.processes[0], 0, 'a');
+	write_page(machine.processes[0], 1, 'd');
+	lksm_begin_round(engine, 0);
+	enqueue_all(engine);
+	EXPECT_EQUAL(scan_pages(engine, 2), 2);
+	uint32_t first = item_at(&engine->items, item_find(machine.processes[0]->regions[0], 2))->sharer.node;
+	uint32_t second = item_at(&engine->items, item_find(machine.processes[0]->regions[0], 4))->sharer.node;
+	EXPECT_EQUAL(engine->indexes->first_migrating, second);
+	EXPECT_EQUAL(node_at(engine, second)->migrating.next, first);
+	EXPECT_EQUAL(scan_pages(engine, 1), 1);
+	EXPECT_EQUAL(node_at(engine, second)->migrating.next, 0);
+	EXPECT_SOUND(engine);
+	scan_to_end(engine);
+	EXPECT(!engine->indexes->first_migrating);
+	EXPECT_COUNTERS(engine, 2, 2, 3);
+	destroy_machine(&machine);
+}
+
+/* A moved frame stays on the migrate list while there is no memory for the chain that it would join. */
+static void test_no_room_for_a_chain(void)
+{
+	struct machine machine = make_machine((struct setup){ 0 }, "aa", "aa", false);
+	struct engine *engine = machine.engine;
+	uint32_t others[POOL_CHUNK_OBJECTS], nr_others = 0;
+	EXPECT_EQUAL(lksm_process_move(machine.processes[0], 0, 1, 1), LKSM_OK);
+	fail_next(engine, FAIL_FOR_EVER);
+	while ((others[nr_others] = pool_create(&engine->nodes)) != 0)
+		nr_others++;
+	full(engine);
+	fail_no_more(engine);
+	EXPECT(engine->indexes->first_migrating != 0);
+	EXPECT_COUNTERS(engine, 2, 2, 0);
+	while (nr_others)
+		pool_destroy(&engine->nodes, others[--nr_others]);
+	full(engine);
+	EXPECT(!engine->indexes->first_migrating);
+	EXPECT_EQUAL(counters_of(engine).stable_node_dups, 2);
+	EXPECT_PICTURE(machine.processes[0], "aa");
+	destroy_machine(&machine);
+}
+
 /* A candidate that is moved is found where it was filed, and is no twin there. Row 9. */
 static void test_a_candidate_moves(void)
 {
@@ -284,6 +345,9 @@ int main(void)
 		TEST(test_a_dup_moves),
 		TEST(test_moving_may_fail),
 		TEST(test_found_by_a_search),
+		TEST(test_a_written_page_moves),
+		TEST(test_two_wait),
+		TEST(test_no_room_for_a_chain),
 		TEST(test_a_candidate_moves),
 		TEST(test_aliases_move_together),
 		TEST(test_091_offline),

@@ -57,6 +57,17 @@ static void test_fail_at(void)
 	expect_nothing_reserved(&memory);
 }
 
+/* What the system itself refuses is refused, and not booked. */
+static void test_refused_by_the_system(void)
+{
+	const uint64_t too_much = (uint64_t)1 << 62;
+	struct memory memory = { 0 };
+	EXPECT(!memory_alloc(&memory, LKSM_FOR_KEYS, too_much));
+	EXPECT(!memory_resize(&memory, LKSM_FOR_KEYS, NULL, 0, too_much));
+	EXPECT(!frame_alloc(&memory, too_much));
+	expect_nothing_reserved(&memory);
+}
+
 /* A frame is aligned to a cache line and booked as a frame. */
 static void test_frames(void)
 {
@@ -194,6 +205,7 @@ int main(void)
 		TEST(test_memory_is_booked),
 		TEST(test_resize),
 		TEST(test_fail_at),
+		TEST(test_refused_by_the_system),
 		TEST(test_frames),
 		TEST(test_objects_are_reused),
 		TEST(test_chunks),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -237,6 +239,25 @@ def test_files_among_rounds(lksm_command: Lksm, monkeypatch: pytest.MonkeyPatch,
     groups = {group["digest"]: group["pages"] for group in found["groups"]}
     assert groups[digest(5)] == 4
     assert digest(0) not in groups
+
+
+def test_a_process_that_is_stopped_between_rounds(
+    lksm_command: Lksm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a process is stopped its pages hold still; when it goes on, they need not any more."""
+    with Child(_PAIRS) as child:
+        between_rounds(
+            monkeypatch,
+            partial(os.kill, child.pid, signal.SIGSTOP),
+            lambda: None,
+            partial(os.kill, child.pid, signal.SIGCONT),
+            lambda: child.do(_CHANGE.format(round=1)),
+        )
+        found = lksm_command.scan("--pid", child.pid, "--rounds", 5, "--interval", 0)
+        assert child.ask("1 + 1") == 2
+    groups = {group["digest"]: group["pages"] for group in found["groups"]}
+    assert digest(0) not in groups and digest(1000) not in groups
+    assert all(groups[digest(page)] == 2 for page in range(2, 32))
 
 
 def test_a_process_that_vanishes_between_rounds(lksm_command: Lksm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,7 @@ def test_bad_usage(lksm_command: Lksm, workload: Path, tmp_path: Path) -> None:
     """Every mistake is one line on standard error and status 2, before anything is simulated."""
     bad = tmp_path / "bad.toml"
     bad.write_text(SMALL.replace("count = 7", "count = 0"))
+    (tmp_path / "directory.png").mkdir()
     for arguments, message in [
         ([tmp_path / "missing.toml"], f"{tmp_path}/missing.toml: No such file or directory"),
         ([bad], f"{bad}: apps.count is 0, expected a whole number from 1 to 10000"),
@@ -94,6 +95,7 @@ def test_bad_usage(lksm_command: Lksm, workload: Path, tmp_path: Path) -> None:
             "'merged.pdf' is no plot file, expected one that ends in .png or .svg",
         ),
         ([workload, "--plot", tmp_path / "no" / "a.png"], "there is no directory"),
+        ([workload, "--plot", tmp_path / "directory.png"], "directory.png' cannot be written"),
         ([workload, workload], "unrecognized arguments"),
     ]:
         assert lksm_command("simulate", *arguments) == ""

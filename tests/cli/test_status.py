@@ -282,3 +282,10 @@ def test_what_a_scan_of_a_file_imports(image: Path) -> None:
         program = [sys.executable, "-P", "-c", f"import sys; {text}; {watch}"]
         done = subprocess.run(program, capture_output=True, text=True, timeout=60, check=True)
         assert done.stderr == "[]\n"
+
+
+def test_python_m_lksm() -> None:
+    """`python -m lksm` is `lksm`."""
+    command = [sys.executable, "-P", "-m", "lksm", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["lksm", lksm.__version__]

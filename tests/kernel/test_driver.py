@@ -295,3 +295,11 @@ def test_a_knob_that_the_kernel_lacks(knobs: dict[str, str]) -> None:
         pass
     with pytest.raises(KsmUnavailable, match="max_page_sharing=1: "), driving({"max_page_sharing": 1}):
         pass
+
+
+def test_a_lock_that_cannot_be_opened(files: Files) -> None:
+    """One line says which file it is, and no knob has been touched."""
+    lock_of(files).mkdir()
+    with pytest.raises(KsmUnavailable, match=r"/lock: Is a directory$"), reserve(files):
+        pass
+    assert texts(files)["sleep_millisecs"] == "20"

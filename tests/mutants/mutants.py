@@ -362,4 +362,26 @@ MUTANTS = [
         "a group names any of its pages",
     ),
     Mutant("report.c", "counts[present[i]] = 0;", ";", "the sharing matrix adds up what it saw before"),
+    # --- what threads find out before a visit
+    Mutant(
+        "ahead.h",
+        "engine->preview->nr_gone != engine->nr_gone",
+        "!engine->preview",
+        "a compare with a frame that is gone holds for the one that came in its place",
+    ),
+    Mutant("stable_tree.c", "engine->nr_gone++;", ";", "a frame goes unnoticed"),
+    Mutant("page.h", "bytes_compared += foreseen->nr_compared;", "bytes_compared += 0;", "compares are free"),
+    Mutant(
+        "page.h",
+        "bytes_hashed += rules->page_size;\n\treturn look->foreseen->hash",
+        "bytes_hashed += 0;\n\treturn look->foreseen->hash",
+        "hashes are free",
+    ),
+    Mutant("index.c", "page_book_sample(&index->engine->rules);", ";", "samples are free"),
+    Mutant("preview.c", "(order > 0) - (order < 0)", "(order < 0) - (order > 0)", "greater is less"),
+    Mutant("preview.c", "preview->nr_visits++;", "preview->nr_visits += 2;", "a page will be visited twice"),
+    Mutant("preview.c", "at.slot = at.slot->queue_next;", "at.slot = NULL;", "only one process is previewed"),
+    Mutant(
+        "preview.c", ".first_page = page, .first", ".first_page = 0, .first", "a stretch begins elsewhere"
+    ),
 ]

@@ -124,3 +124,11 @@ def test_no_header_makes_another_error(tmp_path: Path) -> None:
             reasons.append(str(error))
     assert len(reasons) > 100
     assert not any("\n" in reason for reason in reasons)
+
+
+def test_a_zip_of_arrays_is_refused(tmp_path: Path) -> None:
+    """What numpy opens as an .npz file is no single array, whatever its name."""
+    np.savez(tmp_path / "a.npz", a=np.ones(PAGE, np.uint8))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(SourceError, match=r"a\.npy: cannot be read as \.npy: it holds no array"):
+        npy.load(tmp_path / "a.npy")

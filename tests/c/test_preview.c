@@ -121,24 +121,61 @@ static void test_nothing_changes(void)
 	}
 }
 
-/* A compare says nothing any more when its frame is gone: other bytes may lie where it was. */
-static void test_frame_is_reused(void)
+/*
+ * What was said of a frame is believed, but not any more when a frame has gone: another one may be in its place. Here
+ * the preview lies.
+ */
+static void test_frame_may_be_another(void)
 {
-	struct pair pair = make_pair((struct setup){ .hash = hash_0_bits, .page_size = 4096 }, "aaccxyz", false);
-	scan_both(&pair, 100);
-	struct stable_node *node = pool_at(&pair.engines[0]->nodes, item_of(pair.processes[0], 0)->sharer.node);
-	const uint8_t *frame = node->bytes;
-	/* The last page is compared with the frame of 'a', which then goes; that of 'b' comes, and then its visit. */
-	const char *now = "uvccbba";
-	for (uint64_t i = 0; now[i]; i++)
-		fill_page(pair.engines[0], pair.pages + i * 4096, now[i]);
-	scan_both(&pair, 100);
-	node = pool_at(&pair.engines[0]->nodes, item_of(pair.processes[0], 4)->sharer.node);
-	EXPECT(node->bytes == frame);
-	EXPECT_SAME(&pair);
-	for (int i = 0; i < 2; i++)
-		EXPECT_COUNTERS(pair.engines[i], 2, 2, 3);
-	destroy_pair(&pair);
+	for (int has_gone = 0; has_gone < 2; has_gone++) {
+		struct engine *engine = make_engine((struct setup){ 0 });
+		uint8_t *pages = make_pages(engine, "aab");
+		struct mm_slot *process = make_process(engine, pages, 3, false);
+		struct preview *preview = make_preview(3);
+		uint64_t nr_looks, nr_scanned;
+		full(engine);
+		EXPECT_COUNTERS(engine, 1, 1, 1);
+		fill_page(engine, pages + 256, 'b');
+		lksm_begin_round(engine, 0);
+		enqueue_all(engine);
+		scan_pages(engine, 1);
+		lksm_preview_collect(engine, preview, NULL, &nr_looks);
+		lksm_preview_keys(preview);
+		lksm_preview_twins(preview);
+		lksm_preview_compares(preview);
+		EXPECT(preview->pages[0].is_node && preview->pages[0].is_compared && preview->pages[0].order);
+		preview->pages[0].order = 0;
+		engine->nr_gone += (uint64_t)has_gone;
+		EXPECT_EQUAL(lksm_scan_previewed(engine, preview, 2, 0, &nr_scanned), LKSM_OK);
+		EXPECT_EQUAL(frame_of(process, 1) == frame_of(process, 0), !has_gone);
+		EXPECT_EQUAL(counters_of(engine).pages_shared, 1 + has_gone);
+		free(preview);
+		DESTROY(engine);
+		free(pages);
+	}
+}
+
+/* A frame goes with its last sharer, and a chain with its last dup but one; both are noticed. */
+static void test_what_has_gone(void)
+{
+	struct engine *engine = make_engine((struct setup){ .max_page_sharing = 2 });
+	uint8_t *pages = make_pages(engine, "aaaabb");
+	struct mm_slot *process = make_process(engine, pages, 6, false);
+	full(engine);
+	EXPECT_COUNTERS(engine, 3, 3, 0);
+	EXPECT_EQUAL(engine->nr_gone, 0);
+	EXPECT_EQUAL(lksm_process_advise(process, 4, 5, false), LKSM_OK);
+	full(engine);
+	EXPECT_EQUAL(engine->nr_gone, 0);
+	EXPECT_EQUAL(lksm_process_advise(process, 5, 6, false), LKSM_OK);
+	full(engine);
+	EXPECT_EQUAL(engine->nr_gone, 1);
+	EXPECT_EQUAL(lksm_process_advise(process, 0, 2, false), LKSM_OK);
+	full(engine);
+	lksm_prune_chains(engine, 1);
+	EXPECT_EQUAL(engine->nr_gone, 3);	/* a dup, and the chain of the other */
+	DESTROY(engine);
+	free(pages);
 }
 
 /* What owners write between the compare and the visit is found out, at the next visit at the latest. */
@@ -296,7 +333,8 @@ int main(void)
 {
 	static const struct test tests[] = {
 		TEST(test_nothing_changes),
-		TEST(test_frame_is_reused),
+		TEST(test_frame_may_be_another),
+		TEST(test_what_has_gone),
 		TEST(test_pages_change_meanwhile),
 		TEST(test_collect),
 		TEST(test_many_regions),

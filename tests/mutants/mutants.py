@@ -370,6 +370,7 @@ MUTANTS = [
         "a compare with a frame that is gone holds for the one that came in its place",
     ),
     Mutant("stable_tree.c", "engine->nr_gone++;", ";", "a frame goes unnoticed"),
+    Mutant("chain.c", "index->engine->nr_gone++;", ";", "a chain goes unnoticed"),
     Mutant("page.h", "bytes_compared += foreseen->nr_compared;", "bytes_compared += 0;", "compares are free"),
     Mutant(
         "page.h",

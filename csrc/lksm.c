@@ -63,14 +63,16 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 
 void lksm_engine_destroy(struct engine *engine)
 {
-	/* Without these nobody asks where a page is, and the caller's arrays may be gone already. */
-	for (struct index *index = engine->indexes; index; index = index->next) {
-		physical_deinit(&index->physical);
-		zero_map_deinit(&index->zero);
+	/*
+	 * Nothing is unlinked: that would touch every item. The caller's arrays may be gone already, so nobody may ask
+	 * where a page is.
+	 */
+	for (struct index *index = engine->indexes; index; index = index->next)
+		stable_tree_free_copies(index);
+	while (engine->slots) {
+		mm_slot_free_items(engine->slots);
+		mm_slot_destroy(engine->slots);
 	}
-	lksm_unmerge(engine);
-	while (engine->slots)
-		lksm_process_destroy(engine->slots);
 	pool_deinit(&engine->items);
 	pool_deinit(&engine->nodes);
 	pool_deinit(&engine->extents);

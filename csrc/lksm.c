@@ -484,10 +484,18 @@ uint64_t lksm_nr_groups(struct engine *engine, int64_t domain, uint64_t min_page
 	return report_nr_groups(engine, domain, min_pages);
 }
 
-void lksm_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
-		 struct lksm_group *groups_ret)
+uint64_t lksm_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
+		     struct lksm_group *groups_ret)
 {
-	report_groups(engine, domain, min_pages, with_digests, groups_ret);
+	return report_groups(engine, domain, min_pages, with_digests, groups_ret);
+}
+
+int64_t lksm_find(struct engine *engine, uint32_t domain, const uint8_t *bytes)
+{
+	for (struct index *index = engine->indexes; index; index = index->next)
+		if (index->domain == domain)
+			return report_find(index, bytes);
+	return LKSM_ENTRY_ABSENT;
 }
 
 int lksm_page_digest(struct mm_slot *process, uint64_t page, uint64_t *digest_ret)

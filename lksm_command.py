@@ -16,6 +16,7 @@ _INTERRUPTED = 130
 
 def main() -> int:
     """Run the command line and return its exit status."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's would start, and spin until they see no work
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_heard:
         signal.signal(signal.SIGINT, _end)

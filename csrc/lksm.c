@@ -64,14 +64,16 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 
 void lksm_engine_destroy(struct engine *engine)
 {
-	/* Without these nobody asks where a page is, and the caller's arrays may be gone already. */
-	for (struct index *index = engine->indexes; index; index = index->next) {
-		physical_deinit(&index->physical);
-		zero_map_deinit(&index->zero);
+	/*
+	 * Nothing is unlinked: that would touch every item. The caller's arrays may be gone already, so nobody may ask
+	 * where a page is.
+	 */
+	for (struct index *index = engine->indexes; index; index = index->next)
+		stable_tree_free_copies(index);
+	while (engine->slots) {
+		mm_slot_free_items(engine->slots);
+		mm_slot_destroy(engine->slots);
 	}
-	lksm_unmerge(engine);
-	while (engine->slots)
-		lksm_process_destroy(engine->slots);
 	pool_deinit(&engine->items);
 	pool_deinit(&engine->nodes);
 	pool_deinit(&engine->extents);
@@ -536,10 +538,18 @@ uint64_t lksm_nr_groups(struct engine *engine, int64_t domain, uint64_t min_page
 	return report_nr_groups(engine, domain, min_pages);
 }
 
-void lksm_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
-		 struct lksm_group *groups_ret)
+uint64_t lksm_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
+		     struct lksm_group *groups_ret)
 {
-	report_groups(engine, domain, min_pages, with_digests, groups_ret);
+	return report_groups(engine, domain, min_pages, with_digests, groups_ret);
+}
+
+int64_t lksm_find(struct engine *engine, uint32_t domain, const uint8_t *bytes)
+{
+	for (struct index *index = engine->indexes; index; index = index->next)
+		if (index->domain == domain)
+			return report_find(index, bytes);
+	return LKSM_ENTRY_ABSENT;
 }
 
 int lksm_page_digest(struct mm_slot *process, uint64_t page, uint64_t *digest_ret)

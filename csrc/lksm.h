@@ -313,9 +313,17 @@ int lksm_explain(struct mm_slot *process, uint64_t page, bool across_domains,
 		 struct lksm_explanation *explanation_ret);
 /* Number of merged contents with at least @min_pages pages. */
 uint64_t lksm_nr_groups(struct engine *engine, int64_t domain, uint64_t min_pages);
-/* Writes as many as lksm_nr_groups() says. Digests cost reading the page, so they are optional. */
-void lksm_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
-		 struct lksm_group *groups_ret);
+/*
+ * Writes as many as lksm_nr_groups() says, never more than `pages_shared`, and returns how many these are. Digests cost
+ * reading the page, so they are optional.
+ */
+uint64_t lksm_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
+		     struct lksm_group *groups_ret);
+/*
+ * What became of pages with these bytes in a domain: the frame that they are merged into, LKSM_ENTRY_PRIVATE if it was
+ * one page without a twin when it was last visited, LKSM_ENTRY_ABSENT if it was none.
+ */
+int64_t lksm_find(struct engine *engine, uint32_t domain, const uint8_t *bytes);
 /* The digest of one page: its hash under the digest secret. LKSM_INVALID if it is absent. */
 int lksm_page_digest(struct mm_slot *process, uint64_t page, uint64_t *digest_ret);
 /* @matrix_ret: nr_processes squared, in order of creation. LKSM_NO_MEMORY if there is no room to count. */

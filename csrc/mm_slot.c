@@ -355,6 +355,20 @@ void mm_slot_destroy(struct mm_slot *slot)
 	process_free(engine, slot, sizeof(*slot));
 }
 
+void mm_slot_free_items(struct mm_slot *slot)
+{
+	for (uint64_t i = 0; i < slot->nr_regions; i++) {
+		struct region *region = slot->regions[i];
+		for (uint64_t page = 0; page < region->nr_pages; page += POOL_CHUNK_OBJECTS) {
+			uint32_t *id = &region->blocks[page >> POOL_CHUNK_SHIFT];
+			if (*id)
+				pool_chunk_destroy(&slot->engine->items, *id, objects_in_block(region, page));
+			*id = 0;
+		}
+	}
+	slot->rmap_items = 0;
+}
+
 bool mm_slot_prepare_index(struct mm_slot *slot, const struct index *index)
 {
 	for (uint64_t i = 0; i < slot->nr_regions; i++)

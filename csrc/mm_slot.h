@@ -10,6 +10,8 @@
 struct mm_slot *mm_slot_create(struct engine *engine, uint32_t domain);
 /* All items must be gone, and no page on the zero frame. */
 void mm_slot_destroy(struct mm_slot *slot);
+/* Frees its items, wherever they are linked: for a slot that is destroyed next, as all others are. */
+void mm_slot_free_items(struct mm_slot *slot);
 int mm_slot_map(struct mm_slot *slot, const struct lksm_region *region);
 /* Gets ready for another domain: all that may fail. */
 bool mm_slot_prepare_index(struct mm_slot *slot, const struct index *index);

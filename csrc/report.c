@@ -292,18 +292,43 @@ static struct lksm_group make_group(struct engine *engine, uint32_t content, uin
 	return group;
 }
 
-void report_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
-		   struct lksm_group *groups_ret)
+uint64_t report_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
+		       struct lksm_group *groups_ret)
 {
-	uint64_t serial = 0;
+	uint64_t nr_groups = 0;
 	number_slots(engine);
 	for (struct index *index = engine->indexes; index; index = index->next) {
 		if (domain >= 0 && index->domain != domain)
 			continue;
-		for (struct content_walk walk = { 0, 0 }; stable_tree_next(index, &walk);)
-			if (nr_pages_of(engine, walk.content) >= min_pages)
-				*groups_ret++ = make_group(engine, walk.content, ++serial, with_digests);
+		for (struct content_walk walk = { 0, 0 }; stable_tree_next(index, &walk);) {
+			if (nr_pages_of(engine, walk.content) < min_pages)
+				continue;
+			groups_ret[nr_groups] = make_group(engine, walk.content, nr_groups + 1, with_digests);
+			nr_groups++;
+		}
 	}
+	return nr_groups;
+}
+
+int64_t report_find(struct index *index, const uint8_t *bytes)
+{
+	struct work unbooked, *booked = index->engine->rules.work;	/* what looking costs */
+	int64_t found = LKSM_ENTRY_ABSENT;
+	index->engine->rules.work = &unbooked;
+	for (uint32_t tree = 0; tree < index->engine->nr_nodes && found < 0; tree++) {
+		const struct trees *trees = &index->trees[tree];
+		struct look look;
+		struct place place;
+		index_look(index, bytes, &look);
+		uint32_t node = stable_tree_find(index, tree, &look, &place);
+		if (node)
+			found = frame_of(index, node);
+		else if (index_search(index, &trees->unstable, &look, &place) ||
+			 index_search(index, &trees->kept, &look, &place))
+			found = LKSM_ENTRY_PRIVATE;
+	}
+	index->engine->rules.work = booked;
+	return found;
 }
 
 /* --- sharing matrix -------------------------------------------------------------------------- */

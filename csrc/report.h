@@ -9,8 +9,9 @@
 void report_page_table(const struct mm_slot *slot, int64_t *entries_ret);
 struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t page, bool across_domains);
 uint64_t report_nr_groups(struct engine *engine, int64_t domain, uint64_t min_pages);
-void report_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
-		   struct lksm_group *groups_ret);
+uint64_t report_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
+		       struct lksm_group *groups_ret);
+int64_t report_find(struct index *index, const uint8_t *bytes);
 int report_sharing_matrix(struct engine *engine, int64_t *matrix_ret);
 /* What happened so far, in one domain or in all. */
 struct tally report_tally(const struct engine *engine, int64_t domain);

@@ -210,6 +210,20 @@ void stable_tree_dissolve_all(struct index *index, int64_t memory_node)
 	}
 }
 
+void stable_tree_free_copies(struct index *index)
+{
+	struct engine *engine = index->engine;
+
+	if (!engine->memory.reserved[LKSM_FOR_FRAMES])
+		return;
+	for (struct content_walk walk = { 0, 0 }; stable_tree_next(index, &walk);) {
+		const struct stable_node *filed = node_at(engine, walk.content);
+		bool has_copy = filed->kind == NODE_CHAIN ? filed->has_copy : filed->is_owned;
+		if (has_copy)
+			frame_free(&engine->memory, (uint8_t *)filed->bytes, engine->rules.page_size);
+	}
+}
+
 /* A sharer, other than those of exiting processes, whose bytes may be borrowed; or 0. */
 static uint32_t find_lender(const struct engine *engine, const struct stable_node *node)
 {

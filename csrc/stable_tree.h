@@ -60,5 +60,7 @@ void stable_tree_detach(struct index *index, uint32_t item_ref);
 #define ANY_NODE (-1)
 /* Makes all sharers of frames on this memory node, or on any, VOLATILE and frees the nodes. Needs no memory. */
 void stable_tree_dissolve_all(struct index *index, int64_t memory_node);
+/* Frees the frames that are copies. What is filed must not be looked at any more: the engine is being destroyed. */
+void stable_tree_free_copies(struct index *index);
 
 #endif

@@ -301,14 +301,18 @@ class Core:
         self, *, min_pages: int, domain: int | None, with_digests: bool = True
     ) -> npt.NDArray[np.void]:
         selected = _selected(domain)
-        count = lib.lksm_nr_groups(self._engine, selected, min_pages)
-        found = np.zeros(count, _C_GROUP_DTYPE)
+        found = np.zeros(self.counters(domain).pages_shared, _C_GROUP_DTYPE)  # no fewer than contents
         target = ffi.cast("struct lksm_group *", found.ctypes.data)
-        lib.lksm_groups(self._engine, selected, min_pages, with_digests, target)
+        count = int(lib.lksm_groups(self._engine, selected, min_pages, with_digests, target))
+        found = found[:count]
         groups = np.empty(count, GROUP_DTYPE)
         for name in GROUP_DTYPE.names or ():
             groups[name] = found[name]
         return groups
+
+    def find(self, content: bytes, domain: int) -> int:
+        """A frame, or what stands in its place in a page table; `content` is a page."""
+        return int(lib.lksm_find(self._engine, domain, ffi.from_buffer(content)))
 
     def sharing_matrix(self, nr_processes: int) -> npt.NDArray[np.int64]:
         matrix = np.zeros((nr_processes, nr_processes), np.int64)

@@ -652,6 +652,17 @@ class Engine:
         with self._lock:
             return process._alive.digest(page)
 
+    def find(self, content: bytes, *, domain: int = 0) -> int:
+        """What became of the pages with these bytes, as entries of a page table say it, without a walk.
+
+        The frame they are merged into, the first one if the limit has split them; -1: one page was visited
+        that has no twin; -3: none was. InvalidMemory: `content` is not one page.
+        """
+        if len(content) != self.page_size:
+            raise InvalidMemory(f"content of {len(content)} bytes, expected one page of {self.page_size}")
+        with self._lock:
+            return self._open.find(content, domain)
+
     def memory(self) -> dict[str, int]:
         """Bytes reserved by the engine, by purpose.
 

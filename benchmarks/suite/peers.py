@@ -39,7 +39,7 @@ def read(nr_threads: int) -> Contender:
     def run(workload: Workload) -> Works:
         words = workload.pages.reshape(-1).view(np.uint64)
         parts = [(part.ctypes.data, part.size) for part in np.array_split(words, nr_threads)]
-        function = _read_all()
+        function = read_all()
         sums: list[int] = []
         with ThreadPoolExecutor(nr_threads) as pool:
             list(pool.map(time.sleep, [0.001] * nr_threads))  # now its threads have started
@@ -164,7 +164,7 @@ def _merged(counts: Numbers) -> Counts:
 
 
 @cache
-def _read_all() -> Callable[[int, int], int]:
+def read_all() -> Callable[[int, int], int]:
     """The function of read.c: (address, number of words) to their sum. It takes a C compiler."""
     source = Path(__file__).with_name("read.c")
     with tempfile.TemporaryDirectory() as directory:

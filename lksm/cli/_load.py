@@ -9,7 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import OutOfMemory, SourceError
@@ -20,14 +20,17 @@ from ._private import keep_out_of_dumps
 from ._progress import Progress, Report
 
 if TYPE_CHECKING:
-    from ..sources.live import LiveSnapshot
+    from ..sources.live import LiveSnapshot, Reading
 
 _FILE_PAGE_SIZE = 4096
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What was asked for. `page_size`: None is the default. `is_retaken`: live pages will be read again."""
+    """What was asked for. `page_size`: None is the default.
+
+    is_retaken: live pages will be read again. is_awaited: live processes may come while others are scanned.
+    """
 
     paths: Sequence[str]
     pids: Sequence[int]
@@ -36,6 +39,7 @@ class Wanted:
     page_size: int | None = None
     limit_bytes: int | None = None
     is_retaken: bool = False
+    is_awaited: bool = False
 
     @property
     def is_live(self) -> bool:
@@ -47,6 +51,7 @@ class Loaded:
     """What could be had, files first.
 
     live_skipped: what was skipped of live processes when they were last read, apart from `skipped`.
+    reading: the live processes that are still to come, with `arrived` when all have.
     is_incomplete: something that was named could not be used.
     """
 
@@ -57,6 +62,7 @@ class Loaded:
     refused: list[Refused] = field(default_factory=list)
     gone: list[Gone] = field(default_factory=list)
     live: LiveSnapshot | None = None
+    reading: Reading | None = None
     is_incomplete: bool = False
 
     def add(self, snapshot: Snapshot) -> None:
@@ -85,12 +91,29 @@ def load_sources(wanted: Wanted, progress: Progress) -> Loaded:
     _add_files(wanted.paths, loaded)
     if wanted.is_live:
         _add_live(wanted, loaded, progress.part("reading"))
+    if loaded.reading is None:
+        _expect_pages(loaded)
+    return loaded
+
+
+def arrived(wanted: Wanted, loaded: Loaded) -> None:
+    """All of `loaded.reading` has come, and is in `processes`: what else there is to tell of it.
+
+    Raises what `load_sources` raises if there is no page at all.
+    """
+    assert loaded.reading is not None
+    snapshot = loaded.reading.snapshot()
+    loaded.reading = None
+    _note_live(wanted, loaded, replace(snapshot, processes=()))
+    _expect_pages(loaded)
+
+
+def _expect_pages(loaded: Loaded) -> None:
     if not loaded.processes and loaded.is_incomplete:
         raise AlreadyReported
     if not loaded.processes:
         reasons = [f" ({item.source}: {item.reason})" for item in loaded.skipped + loaded.live_skipped]
         raise SourceError(f"nothing to scan, no source has a page that can be used{''.join(reasons[:1])}")
-    return loaded
 
 
 def _add_files(paths: Iterable[str], loaded: Loaded) -> None:
@@ -126,7 +149,7 @@ def _add_live(wanted: Wanted, loaded: Loaded, progress: Report | None) -> None:
     pids = list(dict.fromkeys(wanted.pids))
     if wanted.every_process:
         pids.extend(pid for pid in live.all_pids() if pid not in wanted.pids)
-    snapshot = live.snapshot(
+    reading = live.Reading(
         pids,
         page_size=loaded.page_size,
         what=wanted.what,
@@ -134,6 +157,15 @@ def _add_live(wanted: Wanted, loaded: Loaded, progress: Report | None) -> None:
         retakable=wanted.is_retaken,
         progress=progress,
     )
+    if wanted.is_awaited:
+        loaded.reading = reading
+        return
+    for _ in reading:
+        pass
+    _note_live(wanted, loaded, reading.snapshot())
+
+
+def _note_live(wanted: Wanted, loaded: Loaded, snapshot: LiveSnapshot) -> None:
     loaded.live = snapshot
     loaded.live_skipped.extend(snapshot.skipped)
     named = {f"pid {pid}" for pid in wanted.pids}

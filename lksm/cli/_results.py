@@ -18,9 +18,10 @@ from ..counters import Counters
 from ..engine import Engine
 from ..report import proportional_savings
 from ..sources import Gone, Refused, Skipped, SourceProcess
+from ._largest import largest, sharers
 from ._places import ABSENT, Places
 from ._session import Session
-from ._zero import count_zero_pages
+from ._zero import count_zero_pages, one_frame_each
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def collect(session: Session, *, top: int, began: float) -> Results:
     sources = session.sources
     counters = engine.counters()
     places = Places(engine)
-    groups = engine.groups(with_digests=top == 0)
-    processes = _process_rows(engine, sources, places, groups)
+    processes = _process_rows(engine, sources, places)
+    groups, nr_groups = _groups(engine, places, top)
     nr_pages = sum(row.pages for row in processes) - places.nr_repeated
     is_known = all(source.already_shared_pages is not None for source in sources)
     return Results(
@@ -114,8 +115,8 @@ def collect(session: Session, *, top: int, began: float) -> Results:
         already_shared_bytes=places.nr_repeated * engine.page_size if is_known else None,
         counters=counters,
         processes=processes,
-        groups=_largest_groups(engine, places, groups, top),
-        nr_groups=len(groups),
+        groups=groups,
+        nr_groups=nr_groups,
         skipped=loaded.skipped + loaded.live_skipped,
         gone=loaded.gone,
         refused=loaded.refused,
@@ -123,12 +124,10 @@ def collect(session: Session, *, top: int, began: float) -> Results:
     )
 
 
-def _process_rows(
-    engine: Engine, sources: list[SourceProcess], places: Places, groups: npt.NDArray[np.void]
-) -> list[ProcessRow]:
+def _process_rows(engine: Engine, sources: list[SourceProcess], places: Places) -> list[ProcessRow]:
     nr_merged = [int((table >= 0).sum()) for table in places.tables]
     nr_unshared = [process.stats().unshared for process in engine.processes]
-    nr_zero = count_zero_pages(engine, places, groups, nr_unshared)
+    nr_zero = count_zero_pages(engine, places, nr_unshared)
     savings = proportional_savings(places.tables, engine.page_size)
     return [
         ProcessRow(
@@ -145,21 +144,37 @@ def _process_rows(
     ]
 
 
-def _largest_groups(engine: Engine, places: Places, groups: npt.NDArray[np.void], top: int) -> Groups:
-    """The first `top` groups, or all if that is 0; digests are there already only if all are wanted."""
-    shown = groups[:top] if top else groups
-    digests = shown["digest"].tolist()
-    if top:
-        processes = engine.processes
-        where = zip(shown["first_process"].tolist(), shown["first_page"].tolist(), strict=True)
-        digests = [engine.digest(processes[index], page) for index, page in where]
+def _groups(engine: Engine, places: Places, top: int) -> tuple[Groups, int]:
+    """The first `top` groups, or all if that is 0, and how many there are."""
+    if top and one_frame_each(engine, places):
+        nr_sharers = sharers(places)
+        shown = largest(places, nr_sharers, top)
+        zeros = engine.find(bytes(engine.page_size))
+        told = _shown(places, shown, shown["frame"] == zeros, _digests(engine, shown))
+        return told, int((nr_sharers >= 2).sum())
+    groups = engine.groups(with_digests=top == 0)
+    if not top:
+        return _shown(places, groups, groups["zero"], groups["digest"].tolist()), len(groups)
+    shown = groups[:top]
+    return _shown(places, shown, shown["zero"], _digests(engine, shown)), len(groups)
+
+
+def _digests(engine: Engine, groups: npt.NDArray[np.void]) -> list[int]:
+    processes = engine.processes
+    where = zip(groups["first_process"].tolist(), groups["first_page"].tolist(), strict=True)
+    return [engine.digest(processes[index], page) for index, page in where]
+
+
+def _shown(
+    places: Places, groups: npt.NDArray[np.void], is_zero: npt.NDArray[np.bool_], digests: list[int]
+) -> Groups:
     return Groups(
         (
-            shown["pages"].tolist(),
-            shown["processes"].tolist(),
+            groups["pages"].tolist(),
+            groups["processes"].tolist(),
             digests,
-            shown["zero"].tolist(),
-            shown["first_process"].tolist(),
-            places.addresses(shown["first_process"], shown["first_page"]).tolist(),
+            is_zero.tolist(),
+            groups["first_process"].tolist(),
+            places.addresses(groups["first_process"], groups["first_page"]).tolist(),
         )
     )

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 from ..engine import Engine
 from ..memory import Region, RegionFlag
 from ..process import Process
-from ..sources import Gone, SourceProcess
+from ..sources import Gone, SourceProcess, nr_present
+from ._arrivals import Arrivals
 from ._interrupt import held
-from ._load import Loaded, Wanted
+from ._load import Loaded, Wanted, arrived
 from ._progress import Progress, Report
 
 if TYPE_CHECKING:
-    from ..sources.live import Change
+    from ..sources.live import Change, Reading
 
 _BATCH_PAGES = 1 << 14  # pages between two looks at Ctrl-C and the progress bar
 
@@ -43,6 +44,7 @@ class Session:
 
     def __init__(self, loaded: Loaded, wanted: Wanted, *, rounds: int, max_page_sharing: int) -> None:
         self.loaded = loaded
+        self._wanted = wanted
         self.rounds = rounds if loaded.live is not None else 1
         self._drops_flags = wanted.what != "anon"
         self._members: list[_Member] = []
@@ -76,6 +78,9 @@ class Session:
 
     def scan(self, interval_seconds: float, progress: Progress) -> None:
         """All rounds. Ctrl-C is noticed between batches, so the engine's structures stay whole."""
+        if self.loaded.reading is not None:
+            self._scan_while_reading(self.loaded.reading, progress)
+            return
         for number in range(1, self.rounds + 1):
             part = f", round {number} of {self.rounds}" if self._is_gated else ""
             if number > 1:
@@ -85,16 +90,61 @@ class Session:
 
     def _scan_once(self, report: Report | None) -> None:
         total = sum(member.source.nbytes for member in self._members) // self.engine.page_size
-        done = 0
         with held():
             visited = self.engine.crawl("full")
+        done = 0
         while visited:
-            with held():
-                visited = self.engine.scan(_BATCH_PAGES)
-            self.expect_whole()
+            visited = self._scan_batch(_BATCH_PAGES)
             done += visited
             if report is not None:
                 report(min(done, total), total)
+
+    def _scan_while_reading(self, reading: Reading, progress: Progress) -> None:
+        """The one scan, begun with the first process: each that comes joins its queue.
+
+        One page is kept back, for a scan whose queue runs empty is over. That the pages ahead are counted
+        wrong would only mean that there is another scan.
+        """
+        report = progress.part("scanning")
+        ready = sum(self._nr_visits(member.source) for member in self._members)
+        done = 0
+        with Arrivals(reading) as arrivals:
+            while not arrivals.is_over:
+                has_work = ready - done > 1
+                source = arrivals.next(wait=not has_work)
+                if source is not None:
+                    self._join(source)
+                    ready += self._nr_visits(source)
+                elif has_work and not arrivals.is_over:
+                    self._begin()
+                    done += self._scan_batch(min(_BATCH_PAGES, ready - done - 1)) or ready - done
+                    if report is not None:
+                        report(done, ready)
+        with held():
+            arrived(self._wanted, self.loaded)
+            self._begin()
+        while self._scan_batch(_BATCH_PAGES):
+            pass
+
+    def _begin(self) -> None:
+        if self.engine.scanning is None:
+            self.engine.crawl("full")
+
+    def _scan_batch(self, nr_pages: int) -> int:
+        with held():
+            visited = self.engine.scan(nr_pages)
+        self.expect_whole()
+        return visited
+
+    def _join(self, source: SourceProcess) -> None:
+        with held():
+            self.loaded.processes.append(source)
+            self._members.append(_Member(source, self._attach(source, source.regions, source.name)))
+
+    def _nr_visits(self, source: SourceProcess) -> int:
+        """How many pages of it a scan visits."""
+        regions = self._comparable(source.regions)
+        return sum(nr_present(region) for region in regions if not region.flags)
 
     # --- attaching
 

@@ -1,7 +1,7 @@
 """How many pages of each process are all zero: exactly, and nearly always without looking at any page.
 
-Merged pages of zeros are known from the groups. A page in no group is looked at only where it may be zero:
-while there is a group of zeros with room for more, a page without a twin cannot be.
+The engine is asked for what became of pages of zeros. A page in no frame is looked at only where it may be
+zero: if they have a frame with room for more, or if none was visited, a page without a twin cannot be.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ _CHUNK_BYTES = 1 << 22
 _PRIVATE = -1
 
 
-def count_zero_pages(
-    engine: Engine, places: Places, groups: npt.NDArray[np.void], nr_unshared: Sequence[int]
-) -> list[int]:
+def one_frame_each(engine: Engine, places: Places) -> bool:
+    """Has each content that is merged one frame, and each frame two pages at least?
+
+    The limit may have split a content; and after the first round a frame may be left with one page.
+    """
+    has_room = engine.knobs.max_page_sharing >= sum(map(len, places.tables))
+    return has_room and engine.counters().scan_round <= 1
+
+
+def count_zero_pages(engine: Engine, places: Places, nr_unshared: Sequence[int]) -> list[int]:
     """For each process the pages of zeros it has, merged or not; those already shared count once."""
-    heads = groups[groups["zero"]]
-    one_frame_each = engine.knobs.max_page_sharing >= sum(map(len, places.tables))
-    is_first_round = engine.counters().scan_round <= 1  # later, a frame may be left with one page: no group
-    is_simple = one_frame_each and is_first_round
-    frames = heads["frame"] if is_simple else _frames_of_zeros(places)
-    knows_all = is_simple and len(heads) > 0
+    is_simple = one_frame_each(engine, places)
+    entry = engine.find(bytes(engine.page_size)) if is_simple else _PRIVATE
+    frames = np.array([entry] if entry >= 0 else [], np.int64) if is_simple else _frames_of_zeros(places)
+    knows_all = entry != _PRIVATE
     counts = []
     for index, table in enumerate(places.tables):
         zero = int(np.isin(table, frames).sum()) if len(frames) > 1 else _count(table, frames)

@@ -43,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
         page_size=options.page_size,
         limit_bytes=options.limit_bytes,
         is_retaken=options.rounds > 1,
+        is_awaited=options.rounds == 1,
     )
     if not wanted.paths and not wanted.is_live:
         raise UsageError("nothing to scan: name a SOURCE, --pid or --all (see lksm scan --help)")
@@ -58,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
                     session.scan(options.interval, progress)
                     report = _report(session, options, began)
                 except KeyboardInterrupt:  # what is known by then is sound
-                    if not options.json:  # an object that looks complete and is not would mislead
+                    if session.sources and not options.json:  # an incomplete object would mislead
                         report = _report(session, options, began, is_interrupted=True)
                     raise
         with held():

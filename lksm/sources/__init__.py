@@ -12,9 +12,9 @@ import os
 from . import elfcore, npy, raw
 from ._file import open_file
 from ._magic import HEAD_BYTES, Format, recognise
-from ._types import Gone, Refused, Skipped, Snapshot, SourceProcess
+from ._types import Gone, Refused, Skipped, Snapshot, SourceProcess, nr_present
 
-__all__ = ["Gone", "Refused", "Skipped", "Snapshot", "SourceProcess", "load"]
+__all__ = ["Gone", "Refused", "Skipped", "Snapshot", "SourceProcess", "load", "nr_present"]
 
 _READERS = {Format.RAW: raw.load, Format.NPY: npy.load, Format.ELF: elfcore.load}
 

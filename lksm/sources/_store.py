@@ -75,20 +75,32 @@ class Store:
         return Region(address, array, np.where(rows >= 0, rows - first, np.int64(ABSENT)), flags=flags)
 
 
-def first_holders(all_rows: Sequence[Rows], nr_rows: int) -> list[npt.NDArray[np.bool_]]:
-    """For each process and page: is it the first page, in order, that lies in its row?"""
-    is_taken = np.zeros(nr_rows, np.bool_)
-    holder = np.empty(nr_rows, np.int64)
-    result = []
-    for rows in all_rows:
+class Holders:
+    """Which processes hold which rows, told one after the other."""
+
+    def __init__(self) -> None:
+        self._is_taken = np.empty(0, np.bool_)
+
+    def first(self, rows: Rows, nr_rows: int) -> npt.NDArray[np.bool_]:
+        """For each page of the next process: is it the first page, in order, that lies in its row?"""
+        if nr_rows > len(self._is_taken):
+            is_taken = np.zeros(nr_rows, np.bool_)
+            is_taken[: len(self._is_taken)] = self._is_taken
+            self._is_taken = is_taken
         is_first = rows >= 0
-        is_first[is_first] = ~is_taken[rows[is_first]]
+        is_first[is_first] = ~self._is_taken[rows[is_first]]
         pages = np.flatnonzero(is_first)
+        holder = np.empty(nr_rows, np.int64)
         holder[rows[pages[::-1]]] = pages[::-1]  # of pages in one row, the first is written last
         is_first[pages] = holder[rows[pages]] == pages
-        is_taken[rows[pages]] = True
-        result.append(is_first)
-    return result
+        self._is_taken[rows[pages]] = True
+        return is_first
+
+
+def first_holders(all_rows: Sequence[Rows], nr_rows: int) -> list[npt.NDArray[np.bool_]]:
+    """For each process and page: is it the first page, in order, that lies in its row?"""
+    holders = Holders()
+    return [holders.first(rows, nr_rows) for rows in all_rows]
 
 
 def split_into_regions(

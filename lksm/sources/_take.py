@@ -12,12 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _pagemap
+from ._ahead import ahead
 from ._pagemap import Pagemap
 from ._procfs import Mapping, What, is_wanted, read_mappings
 from ._store import ABSENT, PENDING, Rows, Store, first_holders
@@ -25,7 +27,7 @@ from ._vmread import MemoryReader
 
 Progress: TypeAlias = Callable[[int, int], object]
 
-_BATCH = 4096  # pages between two looks at whether they are still present
+_BATCH = 4096  # pages of one job: between looking whether they are still present and having read them
 _WIDEST_TABLE = 32  # entries per number for finding equal numbers by a table
 _ATTEMPTS = 3  # the last one shares nothing, so it always succeeds
 
@@ -88,19 +90,44 @@ def take(
     share frames, or, with `one_array`, from one for all. A process that could not be read has `error` set
     and no pages stored.
     """
-    for attempt in range(_ATTEMPTS):
-        is_handled = [
-            (space.rows == PENDING) if attempt else np.ones(len(space.rows), np.bool_) for space in spaces
-        ]
+    for _ in take_in_turn(spaces, store, one_array=one_array, progress=progress):
+        pass
+
+
+def take_in_turn(
+    spaces: Sequence[Space], store: Store, *, one_array: bool = False, progress: Progress | None = None
+) -> Iterator[Space]:
+    """The same, and yields every space, in order, as soon as it and all of its family have been taken."""
+    families = _assign_rows(spaces, store, one_array)
+    is_first = first_holders([space.rows for space in spaces], store.nr_rows)
+    is_settled = [False] * len(spaces)
+    nr_yielded = 0
+    for nr_read in _read(spaces, is_first, store, progress):
+        for family in families:
+            if family[-1] == nr_read - 1:
+                _settle([spaces[index] for index in family], [is_first[index] for index in family], store)
+                for index in family:
+                    is_settled[index] = True
+        while nr_yielded < len(spaces) and is_settled[nr_yielded]:
+            yield spaces[nr_yielded]
+            nr_yielded += 1
+
+
+def _settle(spaces: Sequence[Space], is_first: Sequence[_Mask], store: Store) -> None:
+    """Take pages of one family once more, as often as they no longer share the frame they were taken with."""
+    is_handled = [np.ones(len(space.rows), np.bool_) for space in spaces]
+    for attempt in range(1, _ATTEMPTS):
+        if not _verify(spaces, is_handled, is_first, store):
+            return
+        is_handled = [space.rows == PENDING for space in spaces]
         if attempt == _ATTEMPTS - 1:
             for space in spaces:  # untested: frames that change at every attempt
                 space.frames[space.rows == PENDING] = 0
-        _assign_rows(spaces, store, one_array or attempt > 0)
+        _assign_rows(spaces, store, one_array=True)
         is_first = first_holders([space.rows for space in spaces], store.nr_rows)
         to_read = [first & handled for first, handled in zip(is_first, is_handled, strict=True)]
-        _read(spaces, to_read, store, progress if attempt == 0 else None)
-        if not _verify(spaces, is_handled, is_first, store):
-            return
+        for _ in _read(spaces, to_read, store, None):
+            pass
 
 
 def _select(pagemap: Pagemap, mapping: Mapping, what: What, left_out: Counter[str]) -> npt.NDArray[np.int64]:
@@ -131,8 +158,8 @@ def _expand(starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> npt.
     return numbers
 
 
-def _assign_rows(spaces: Sequence[Space], store: Store, one_array: bool) -> None:
-    """Give every PENDING page a row; of pages in one frame, the first one's."""
+def _assign_rows(spaces: Sequence[Space], store: Store, one_array: bool) -> list[list[int]]:
+    """Give every PENDING page a row; of pages in one frame, the first one's. Returns the families."""
     candidates = [np.flatnonzero((space.rows == PENDING) & (space.frames != 0)) for space in spaces]
     owner = np.repeat(np.arange(len(spaces)), [len(pages) for pages in candidates])
     frames = np.concatenate(
@@ -152,6 +179,7 @@ def _assign_rows(spaces: Sequence[Space], store: Store, one_array: bool) -> None
     for family in families:
         _hand_out(store, [spaces[index] for index in family], [needs_row[index] for index in family])
     _follow(spaces, candidates, leader, follows)
+    return families
 
 
 def _first_equal(frames: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -209,46 +237,85 @@ def _families(nr_spaces: int, one: Rows, other: Rows) -> list[list[int]]:
     return list(members.values())
 
 
-def _read(spaces: Sequence[Space], to_read: Sequence[_Mask], store: Store, progress: Progress | None) -> None:
+class _Job(NamedTuple):
+    """Pages of one space, by their places in it, and the rows to read them into."""
+
+    space: Space
+    batch: npt.NDArray[np.int64]
+    rows: Rows
+    is_last: bool
+
+
+class _Outcome(NamedTuple):
+    """What became of a job. is_read, bool (n,): which of its pages; nothing was read if there is an error."""
+
+    job: _Job
+    is_read: _Mask
+    seconds: float
+    error: OSError | None
+
+
+def _read(
+    spaces: Sequence[Space], to_read: Sequence[_Mask], store: Store, progress: Progress | None
+) -> Iterator[int]:
+    """Read the rows of the pages of `to_read`, by threads; what is noted of it is noted on this one.
+
+    Yields 1, 2, 3 ...: how many spaces have been read, those without pages too.
+    """
     total = sum(int(mask.sum()) for mask in to_read) * store.page_size
-    done = 0
+    done, nr_read = 0, 0
+    for outcome in ahead(partial(_read_batch, store), _jobs(spaces, to_read)):
+        _note(outcome)
+        done += len(outcome.job.batch) * store.page_size
+        if progress is not None and total:
+            progress(done, total)
+        if outcome.job.is_last:
+            nr_read += 1
+            yield nr_read
+
+
+def _jobs(spaces: Sequence[Space], to_read: Sequence[_Mask]) -> Iterator[_Job]:
+    """One after the other, at least one for each space."""
     for space, mask in zip(spaces, to_read, strict=True):
-        for nr_pages in _read_space(space, np.flatnonzero(mask), store):
-            done += nr_pages * store.page_size
-            if progress is not None:
-                progress(done, total)
+        wanted = np.flatnonzero(mask)
+        for start in range(0, max(len(wanted), 1), _BATCH):
+            batch = wanted[start : start + _BATCH]
+            yield _Job(space, batch, space.rows[batch], start + _BATCH >= len(wanted))
 
 
-def _read_space(space: Space, wanted: npt.NDArray[np.int64], store: Store) -> Iterator[int]:
-    """Read the rows of pages `wanted`; yields after each batch how many pages it had."""
+def _read_batch(store: Store, job: _Job) -> _Outcome:
+    """Read what is still present, so nothing is faulted in. On any thread: changes only bytes of rows."""
     begun = time.monotonic()
+    space, batch, rows, _ = job
+    is_read, error = np.zeros(len(batch), np.bool_), None
+    if space.error is not None or not len(batch):
+        return _Outcome(job, is_read, 0.0, None)
     try:
         with Pagemap(space.pid) as pagemap, MemoryReader(space.pid, store.page_size) as reader:
-            for start in range(0, len(wanted), _BATCH):
-                batch = wanted[start : start + _BATCH]
-                _read_batch(space, batch, store, pagemap, reader)
-                yield len(batch)
-    except OSError as error:
-        space.error = error
+            entries = pagemap.entries(space.pages[batch])
+            is_present = _pagemap.is_present(entries)
+            is_read[is_present] = reader.read(
+                space.pages[batch[is_present]] * store.page_size,
+                store.addresses(rows[is_present]),
+                _pagemap.is_mapped_once(entries[is_present]),
+            )
+    except OSError as failure:
+        error = failure
+    return _Outcome(job, is_read, time.monotonic() - begun, error)
+
+
+def _note(outcome: _Outcome) -> None:
+    """Pages that could not be read become ABSENT; all pages of a process that could not be read."""
+    space, batch = outcome.job.space, outcome.job.batch
+    space.seconds += outcome.seconds
+    if space.error is not None:
+        return
+    if outcome.error is not None:
+        space.error = outcome.error
         space.rows[:] = ABSENT
-    space.seconds += time.monotonic() - begun
-
-
-def _read_batch(
-    space: Space, batch: npt.NDArray[np.int64], store: Store, pagemap: Pagemap, reader: MemoryReader
-) -> None:
-    """Read what is still present, so that nothing is faulted in; the rest becomes ABSENT."""
-    entries = pagemap.entries(space.pages[batch])
-    is_present = _pagemap.is_present(entries)
-    present = batch[is_present]
-    is_read = reader.read(
-        space.pages[present] * store.page_size,
-        store.addresses(space.rows[present]),
-        _pagemap.is_mapped_once(entries[is_present]),
-    )
-    space.rows[batch[~is_present]] = ABSENT
-    space.rows[present[~is_read]] = ABSENT
-    space.left_out["vanished"] += len(batch) - int(is_read.sum())
+        return
+    space.rows[batch[~outcome.is_read]] = ABSENT
+    space.left_out["vanished"] += int((~outcome.is_read).sum())
 
 
 def _verify(

@@ -74,7 +74,7 @@ class SourceProcess:
     @property
     def nbytes(self) -> int:
         """Bytes present in the regions: absent rows are not counted."""
-        return sum(_present_bytes(region) for region in self.regions)
+        return sum(nr_present(region) * int(region.array.shape[-1]) for region in self.regions)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,6 @@ class Snapshot:
     gone: tuple[Gone, ...] = ()
 
 
-def _present_bytes(region: Region) -> int:
-    if region.rows is None:
-        return int(region.array.nbytes)
-    page_size = region.array.shape[-1]
-    return int((region.rows >= 0).sum()) * int(page_size)
+def nr_present(region: Region) -> int:
+    """How many pages of a source's region are there: rows that are absent are not counted."""
+    return len(region.array) if region.rows is None else int((region.rows >= 0).sum())

@@ -15,7 +15,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-_PIECE = 1 << 20  # bytes per system call; smaller is slower, larger gains nothing
+_MOST_VECTORS = 1024  # per system call (IOV_MAX): as many pages, 4 MiB, may each be a vector
 _UNAVAILABLE = (errno.ENOSYS, errno.EPERM)  # old kernel; seccomp, or no right (then /proc/PID/mem says so)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -56,10 +56,9 @@ class MemoryReader:
         read; the target of another one is undefined.
         """
         is_read = np.zeros(len(sources), np.bool_)
-        step = max(_PIECE // self._page_size, 1)
         for kind in (np.flatnonzero(may_pin), np.flatnonzero(~may_pin)):
-            for start in range(0, len(kind), step):
-                piece = kind[start : start + step]
+            for start in range(0, len(kind), _MOST_VECTORS):
+                piece = kind[start : start + _MOST_VECTORS]
                 is_read[piece] = self._read_piece(sources[piece], targets[piece], bool(may_pin[piece[0]]))
         return is_read
 

@@ -15,11 +15,13 @@ with `snapshot([], retakable=True)` and `retake` each process when it is first n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 import psutil  # type: ignore[import-untyped,unused-ignore]
 
 from ..errors import SourceError
@@ -30,13 +32,14 @@ from ._joint import join
 from ._left_out import Report
 from ._member import Member, differences, keep_rows, laid_out
 from ._procfs import What
-from ._store import Store, first_holders, split_into_regions
-from ._take import Space, look, take
+from ._store import Holders, Store, first_holders, split_into_regions
+from ._take import Space, look, take, take_in_turn
 from ._types import Gone, Skipped, Snapshot, SourceProcess
 
 __all__ = [
     "Change",
     "LiveSnapshot",
+    "Reading",
     "Retake",
     "Usage",
     "all_pids",
@@ -152,27 +155,95 @@ def snapshot(
     A process that vanishes or refuses is reported, the others go on. Raises `SourceError` for a page size
     that is not the system's, an unknown `what` or a bad limit; `OutOfMemory` if the copy finds no room.
     """
-    size = _checked_page_size(page_size)
-    if what not in get_args(What):
-        raise SourceError(f"what is {what!r}, expected one of {', '.join(get_args(What))}")
-    store = Store(size, _checked_limit(limit_bytes) // size)
-    report = Report()
-    with_frames = _pagemap.frames_are_visible()
-    admitted = [_admit(pid, what, with_frames, report) for pid in dict.fromkeys(pids)]
-    members = [member for member in admitted if member is not None]
-    take([member.space for member in members], store, progress=progress)
-    living = _survivors(members, report)
-    settled = [laid_out(member, store) for member in living]
-    processes = _processes(settled, store, with_frames, immutable=not retakable, report=report)
-    return LiveSnapshot(
-        processes=tuple(process for process in processes if process.regions),
-        skipped=tuple(report.skipped),
-        refused=tuple(report.refused),
-        gone=tuple(report.gone),
-        members=tuple(settled) if retakable else (),
-        store=store if retakable else None,
-        what=what,
+    reading = Reading(
+        pids, page_size=page_size, what=what, limit_bytes=limit_bytes, retakable=retakable, progress=progress
     )
+    for _ in reading:
+        pass
+    return reading.snapshot()
+
+
+class _Abandoned(Exception):
+    pass
+
+
+class Reading:
+    """A `snapshot` that is being made: iterate over its processes while the next ones are read.
+
+    Arguments and errors are those of `snapshot`. All processes are looked at when this is made; a process is
+    given out when it has been read, and with it those that share frames with it. Threads read ahead, a few
+    requests of 16 MiB, and only while the iteration goes on; there are none when it has ended, however. Use
+    it once, on one thread at a time.
+    """
+
+    def __init__(
+        self,
+        pids: Iterable[int],
+        *,
+        page_size: int | None = None,
+        what: What = "anon",
+        limit_bytes: int | None = None,
+        retakable: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        size = _checked_page_size(page_size)
+        if what not in get_args(What):
+            raise SourceError(f"what is {what!r}, expected one of {', '.join(get_args(What))}")
+        self._store = Store(size, _checked_limit(limit_bytes) // size)
+        self._what: What = what
+        self._is_retakable = retakable
+        self._progress = progress
+        self._is_abandoned = False
+        self._report = Report()
+        self._with_frames = _pagemap.frames_are_visible()
+        admitted = [_admit(pid, what, self._with_frames, self._report) for pid in dict.fromkeys(pids)]
+        self._members = [member for member in admitted if member is not None]
+        self._settled: list[Member] = []
+        self._processes: list[SourceProcess] = []
+
+    def __iter__(self) -> Iterator[SourceProcess]:
+        """Each process that has pages, in the order of `pids`."""
+        with suppress(_Abandoned):
+            yield from self._taken()
+
+    def abandon(self) -> None:
+        """Nobody wants the rest: an iteration that is under way, on another thread, ends soon."""
+        self._is_abandoned = True
+
+    def _taken(self) -> Iterator[SourceProcess]:
+        holders = Holders()
+        spaces = [member.space for member in self._members]
+        taken = take_in_turn(spaces, self._store, progress=self._go_on)
+        for member, _ in zip(self._members, taken, strict=True):
+            for living in _survivors([member], self._report):
+                settled = laid_out(living, self._store)
+                first = holders.first(settled.space.rows, self._store.nr_rows)
+                process = _process(
+                    settled, first, self._store, self._with_frames,
+                    immutable=not self._is_retakable, report=self._report,
+                )  # fmt: skip
+                self._settled.append(settled)
+                if process.regions:
+                    self._processes.append(process)
+                    yield process
+
+    def _go_on(self, done: int, total: int) -> None:
+        if self._is_abandoned:
+            raise _Abandoned
+        if self._progress is not None:
+            self._progress(done, total)
+
+    def snapshot(self) -> LiveSnapshot:
+        """Everything, when the iteration is over."""
+        return LiveSnapshot(
+            processes=tuple(self._processes),
+            skipped=tuple(self._report.skipped),
+            refused=tuple(self._report.refused),
+            gone=tuple(self._report.gone),
+            members=tuple(self._settled) if self._is_retakable else (),
+            store=self._store if self._is_retakable else None,
+            what=self._what,
+        )
 
 
 def retake(
@@ -339,30 +410,41 @@ def _processes(
     """What the members look like to the outside; what was left out goes to the report."""
     rows = [member.space.rows for member in (*others, *members)]
     is_first = first_holders(rows, store.nr_rows)[len(others) :]
-    processes = []
-    for member, first in zip(members, is_first, strict=True):
-        space, facts = member.space, member.facts
-        regions, _ = split_into_regions(space.pages, space.rows, space.flags, store, may_bridge=True)
-        frozen = facts.frozen and holds_still(space.pid)
-        report.add_left_out(space, store.page_size)
-        if not regions:
-            reason = f"no present page of {member.what!r} was taken"
-            report.skipped.append(Skipped(f"pid {space.pid}", "process", 0, reason))
-        processes.append(
-            SourceProcess(
-                source=f"pid {space.pid}",
-                name=facts.name,
-                pid=space.pid,
-                regions=tuple(regions),
-                immutable=immutable,
-                frozen=frozen,
-                runtime_ms=facts.runtime_ms,
-                faults=facts.status.faults,
-                already_shared_pages=int((~first).sum()) if with_frames else None,
-                notes=_notes(space, frozen),
-            )
-        )
-    return processes
+    return [
+        _process(member, first, store, with_frames, immutable=immutable, report=report)
+        for member, first in zip(members, is_first, strict=True)
+    ]
+
+
+def _process(
+    member: Member,
+    is_first: npt.NDArray[np.bool_],
+    store: Store,
+    with_frames: bool,
+    *,
+    immutable: bool,
+    report: Report,
+) -> SourceProcess:
+    """What one member looks like; is_first, bool (n,): which of its pages no earlier process has."""
+    space, facts = member.space, member.facts
+    regions, _ = split_into_regions(space.pages, space.rows, space.flags, store, may_bridge=True)
+    frozen = facts.frozen and holds_still(space.pid)
+    report.add_left_out(space, store.page_size)
+    if not regions:
+        reason = f"no present page of {member.what!r} was taken"
+        report.skipped.append(Skipped(f"pid {space.pid}", "process", 0, reason))
+    return SourceProcess(
+        source=f"pid {space.pid}",
+        name=facts.name,
+        pid=space.pid,
+        regions=tuple(regions),
+        immutable=immutable,
+        frozen=frozen,
+        runtime_ms=facts.runtime_ms,
+        faults=facts.status.faults,
+        already_shared_pages=int((~is_first).sum()) if with_frames else None,
+        notes=_notes(space, frozen),
+    )
 
 
 def _notes(space: Space, frozen: bool) -> tuple[str, ...]:

@@ -165,10 +165,13 @@ static void test_groups_of_a_domain(void)
 	EXPECT_EQUAL(lksm_nr_groups(engine, 7, 1), 1);
 	EXPECT_EQUAL(lksm_nr_groups(engine, 0, 3), 1);
 	struct lksm_group groups[2] = { { .pages = -1 }, { .pages = -1 } };
-	lksm_groups(engine, 7, 2, false, groups);
+	EXPECT_EQUAL(lksm_groups(engine, 7, 2, false, groups), 1);
+	int64_t frame_of_seven = groups[0].frame;
 	EXPECT(groups[0].pages == 2 && groups[0].digest == 0 && groups[1].pages == -1);
-	lksm_groups(engine, 0, 3, false, groups);
+	EXPECT_EQUAL(lksm_groups(engine, 0, 3, false, groups), 1);
 	EXPECT(groups[0].pages == 3 && groups[1].pages == -1);
+	EXPECT_EQUAL(lksm_find(engine, 7, others), frame_of_seven);
+	EXPECT_EQUAL(lksm_find(engine, 8, others), LKSM_ENTRY_ABSENT);
 	EXPECT_EQUAL(lksm_check(engine, text, sizeof(text)), 0);
 	DESTROY(engine);
 	free(pages);

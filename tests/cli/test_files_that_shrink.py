@@ -26,7 +26,7 @@ def image(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("command", "called"),
     [
-        ("scan", "scan"), ("scan", "groups"), ("scan --json", "scan"), ("scan --json", "groups"),
+        ("scan", "scan"), ("scan", "find"), ("scan --json", "scan"), ("scan --json", "find"),
         ("explain --address 0x1000", "scan"), ("explain --address 0x1000", "explain"),
     ],
 )  # fmt: skip

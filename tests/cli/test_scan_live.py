@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import xxhash
@@ -18,6 +19,7 @@ from helpers import pages
 from live_child import PAGE, Child, content, needs_frames
 from lksm.cli import _session
 from lksm.sources import Refused, _pagemap, live
+from lksm.sources._left_out import Report
 from run_lksm import Lksm
 
 GONE_PID = 2**22 + 1  # beyond any pid_max
@@ -148,16 +150,16 @@ def test_a_process_that_is_not_there(lksm_command: Lksm) -> None:
 
 def test_all_skips_what_may_not_be_read(lksm_command: Lksm, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --all a process that refuses is skipped with the reason and status 0; named, it is refused."""
-    real = live.snapshot
+    look = live._admit
 
-    def snapshot(pids: list[int], **options: object) -> live.LiveSnapshot:
-        assert pids[-1] == 1
-        taken = real(pids[:-1], **options)  # type: ignore[arg-type]
-        return live.LiveSnapshot(
-            taken.processes, taken.skipped, (Refused("pid 1", "not permitted"),), taken.gone
-        )
+    def admit(pid: int, *others: Any) -> Any:
+        if pid != 1:
+            return look(pid, *others)
+        report: Report = others[-1]
+        report.refused.append(Refused("pid 1", "not permitted"))
+        return None
 
-    monkeypatch.setattr(live, "snapshot", snapshot)
+    monkeypatch.setattr(live, "_admit", admit)
     with Child() as child:
         monkeypatch.setattr(live, "all_pids", lambda: [child.pid, 1])
         found = lksm_command.scan("--all")
@@ -174,8 +176,13 @@ def test_all_skips_what_may_not_be_read(lksm_command: Lksm, monkeypatch: pytest.
 
 def test_all_of_nothing(lksm_command: Lksm, monkeypatch: pytest.MonkeyPatch) -> None:
     """If --all may read no process at all the status is 2, and one line says why."""
-    nothing = live.LiveSnapshot(refused=tuple(Refused(f"pid {pid}", "not permitted") for pid in (1, 2)))
-    monkeypatch.setattr(live, "snapshot", lambda *_, **__: nothing)
+
+    def admit(pid: int, *others: Any) -> None:
+        report: Report = others[-1]
+        report.refused.append(Refused(f"pid {pid}", "not permitted"))
+
+    monkeypatch.setattr(live, "_admit", admit)
+    monkeypatch.setattr(live, "all_pids", lambda: [1, 2])
     assert lksm_command("scan", "--all") == ""
     expected = "lksm: nothing to scan, no source has a page that can be used (pid 1: not permitted)\n"
     assert (lksm_command.status, lksm_command.err) == (2, expected)

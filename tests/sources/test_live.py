@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,7 +34,7 @@ from live_child import (
 )
 from lksm.errors import SourceError
 from lksm.memory import RegionFlag, as_page_runs
-from lksm.sources import _cgroup, _pagemap, _procfs, _vmread, live
+from lksm.sources import _ahead, _cgroup, _pagemap, _procfs, _vmread, live
 from lksm.sources._types import Gone, Snapshot
 
 _FILLED = "m = private(40)\nfor page in range(20): fill(m, page, page)"
@@ -112,19 +113,19 @@ def test_protected_pages_are_read() -> None:
 
 def test_a_page_that_vanishes_meanwhile_is_absent_and_stays_so() -> None:
     """Pages dropped between look and read are absent, reported, and not faulted in by reading."""
-    with Child("m = private(9000)\nm.write(b'x' * len(m))") as child:
+    with Child("m = private(40000)\nm.write(b'x' * len(m))") as child:
         address = child.ask("address(m)")
         dropped: list[int] = []
 
         def drop_once(done: int, total: int) -> None:
             if not dropped:
-                child.do("drop(m, 8000, 9000)")
+                child.do("drop(m, 39000, 40000)")
                 dropped.append(done)
 
         snapshot = live.snapshot([child.pid], progress=drop_once)
-        assert dropped[0] < 8000 * PAGE
-        assert not any(is_present(entry) for entry in entries(child.pid, address + 8000 * PAGE, 1000))
-        assert set(pages_at(snapshot.processes[0], address, 9000)) == set(range(8000))
+        assert dropped[0] < 20000 * PAGE  # and readers are not that far ahead
+        assert not any(is_present(entry) for entry in entries(child.pid, address + 39000 * PAGE, 1000))
+        assert set(pages_at(snapshot.processes[0], address, 40000)) == set(range(39000))
     assert skipped_bytes(snapshot, "vanished pages") >= 1000 * PAGE
 
 
@@ -450,6 +451,51 @@ def test_a_process_that_dies_while_it_is_read_is_gone(is_reaped: bool) -> None:
     assert set(pages_at(snapshot.processes[0], address, 6000).values()) == {b"y" * PAGE}
     assert len(pages_at(snapshot.processes[0], address, 6000)) == 6000
     assert snapshot.processes[0].already_shared_pages == 0
+
+
+def test_processes_come_while_others_are_read() -> None:
+    """A process is given out, whole, when the last one has not been read; all of them are the snapshot."""
+    big = "m = private(40000)\nm.write(b'x' * len(m))"
+    with Child(_FILLED) as small, Child(big) as large:
+        address = small.ask("address(m)")
+        read: list[int] = []
+        reading = live.Reading([small.pid, large.pid], progress=lambda done, total: read.append(done))
+        processes = iter(reading)
+        first = next(processes)
+        assert first.pid == small.pid
+        assert pages_at(first, address, 40) == {page: content(page) for page in range(20)}
+        assert read[-1] < 40000 * PAGE
+        assert [process.pid for process in processes] == [large.pid]
+        assert reading.snapshot().processes[0] is first
+
+
+def test_an_abandoned_reading_ends_early() -> None:
+    """Nothing more comes, no thread goes on, and what had come is the snapshot."""
+    big = "m = private(40000)\nm.write(b'x' * len(m))"
+    with Child(_FILLED) as small, Child(big) as large:
+        reading = live.Reading([small.pid, large.pid])
+        processes = iter(reading)
+        first = next(processes)
+        reading.abandon()
+        assert list(processes) == []
+        assert reading.snapshot().processes == (first,)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lksm-read")]
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_any_number_of_readers_reads_the_same(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages, regions and what is left out do not depend on the number of threads."""
+    with Child(_FILLED) as one, Child("m = private(20000)\nm.write(b'x' * len(m))\nfill(m, 7, 7)") as two:
+        expected = live.snapshot([one.pid, two.pid])
+        monkeypatch.setattr(_ahead, "nr_threads", lambda: number)
+        found = live.snapshot([one.pid, two.pid])
+        assert found.skipped == expected.skipped
+        for process, other in zip(found.processes, expected.processes, strict=True):
+            one_way, other_way = (
+                {(address, page) for address, _, page in present_pages(taken)} for taken in (process, other)
+            )
+            assert one_way == other_way
+            assert process.already_shared_pages == other.already_shared_pages
 
 
 def test_a_pid_that_is_given_away_meanwhile_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ merge-any too: what the kernel then offers of this program's own memory is taken
 import contextlib
 import io
 import mmap
+import os
 import pickle
-import sys
 
 STDIN = io.BufferedReader(io.FileIO(0, closefd=False), 1 << 20)
 ADVICE = {
@@ -117,10 +117,10 @@ def main() -> None:
     with contextlib.suppress(EOFError):
         while True:
             command, *arguments = pickle.load(STDIN)
-            answer = getattr(areas, command)(*arguments)
-            areas.keep_out()
-            pickle.dump(answer, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            answer = pickle.dumps(getattr(areas, command)(*arguments))
+            areas.keep_out()  # at last: what is done behind it may take memory
+            while answer:
+                answer = answer[os.write(1, answer) :]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alone import alone
 from helpers import pages
 from lksm.kernel import _child
 
@@ -46,7 +47,7 @@ def test_areas() -> None:
 
 def test_merge_any() -> None:
     """Only its areas are offered, none when they are taken out again; or this kernel cannot do it."""
-    with _child.Child() as child:
+    with alone(), _child.Child() as child:  # for an instant all of its memory is offered
         area = child.map(pages("a b", SIZE), advise=False)
         if lacks_merge_any():
             with pytest.raises(OSError, match="PR_SET_MEMORY_MERGE"):

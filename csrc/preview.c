@@ -38,18 +38,21 @@ void preview_init(struct preview *preview, uint64_t nr_pages)
 /* Notes what can be found out about the page, which will be visited, by its item. */
 static void note(struct foreseen *foreseen, const struct region *region, uint64_t page, const struct rmap_item *item)
 {
+	static const struct rmap_item unknown;
 	bool is_frozen = region->slot->pending == LKSM_PENDING_FROZEN;
 
-	if (item && (item->is_settled || item->is_alias))
+	foreseen->bypasses_gate = is_frozen && (!item || item->state == ITEM_UNSTABLE);
+	if (!item)
+		item = &unknown;
+	if (item->is_settled || item->is_alias)
 		return;
-	foreseen->is_merged = item && item->state == ITEM_STABLE;
+	foreseen->is_merged = item->state == ITEM_STABLE;
 	if (foreseen->is_merged && (region->is_immutable || item->is_private))
 		return;
 	foreseen->bytes = region_page(region, page);
-	foreseen->has_key = item && item->has_key;
-	foreseen->key = foreseen->has_key ? item->key : 0;
-	foreseen->checksum = item ? item->checksum : 0;
-	foreseen->bypasses_gate = is_frozen && (!item || item->state == ITEM_UNSTABLE);
+	foreseen->has_key = item->has_key;
+	foreseen->key = item->has_key ? item->key : 0;
+	foreseen->checksum = item->checksum;
 }
 
 /* A stretch of the region from @page on. Returns the page after it. */

@@ -107,7 +107,11 @@ def run_engine(
 ) -> Outcome:
     """Each process is attached as it is. For LKSM it is frozen, which is when LKSM scans: no gate."""
     with Engine(
-        policy=policy, page_size=workload.page_size, max_page_sharing=max_page_sharing, smart_scan=0
+        threads=1,  # as ksmd
+        policy=policy,
+        page_size=workload.page_size,
+        max_page_sharing=max_page_sharing,
+        smart_scan=0,
     ) as engine:
         for areas in workload.processes:
             engine.attach(list(areas), mergeable=True, frozen=policy == "lksm")

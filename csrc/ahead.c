@@ -40,7 +40,7 @@ static void ask_for_lines(struct engine *engine, const struct region *region, co
 		if (ahead->foreseen->is_merged)
 			return;
 		ahead->bytes = ahead->foreseen->bytes;
-		ahead->key = preview_key(ahead->foreseen);
+		ahead->key = preview_filed_key(ahead->foreseen);
 		ahead->is_kept = ahead->foreseen->has_key;
 		ahead->has_key = true;
 		return;

@@ -320,8 +320,9 @@ uint64_t lksm_nr_groups(struct engine *engine, int64_t domain, uint64_t min_page
 uint64_t lksm_groups(struct engine *engine, int64_t domain, uint64_t min_pages, bool with_digests,
 		     struct lksm_group *groups_ret);
 /*
- * What became of pages with these bytes in a domain: the frame that they are merged into, LKSM_ENTRY_PRIVATE if it was
- * one page without a twin when it was last visited, LKSM_ENTRY_ABSENT if it was none.
+ * Where pages with these bytes are filed in a domain: the frame that they are merged into, one of them if the limit has
+ * split it; LKSM_ENTRY_ZERO; LKSM_ENTRY_PRIVATE if it is one page without a twin; else LKSM_ENTRY_ABSENT, which says
+ * nothing of pages that wait or were never visited.
  */
 int64_t lksm_find(struct engine *engine, uint32_t domain, const uint8_t *bytes);
 /* The digest of one page: its hash under the digest secret. LKSM_INVALID if it is absent. */

@@ -199,7 +199,7 @@ void preview_keys(struct preview *preview)
 
 /* --- twins --------------------------------------------------------------------------------------- */
 
-static void compare(const struct page_rules *rules, struct foreseen *foreseen)
+static void compare_ahead(const struct page_rules *rules, struct foreseen *foreseen)
 {
 	int order = memcmp(foreseen->bytes, foreseen->other, rules->page_size);
 	foreseen->order = (int8_t)((order > 0) - (order < 0));
@@ -237,7 +237,7 @@ static void note_node(const struct engine *engine, struct foreseen *foreseen, co
 	foreseen->ref = ref;
 	foreseen->other = node->kind == NODE_CHAIN ? node_at(engine, node->first_dup)->bytes : node->bytes;
 	if (node->kind == NODE_CHAIN || node->is_owned)
-		compare(&engine->rules, foreseen);	/* now: it may be freed when pages are visited */
+		compare_ahead(&engine->rules, foreseen);	/* now: it may be freed when pages are visited */
 }
 
 /* A page that was merged will be compared with its frame, if it is still. */
@@ -372,7 +372,7 @@ void preview_compares(struct preview *preview)
 			if (i + 1 < end && wants_compare(&preview->pages[i + 1]))
 				prefetch_first_lines(rules, &preview->pages[i + 1]);
 			if (wants_compare(&preview->pages[i]))
-				compare(rules, &preview->pages[i]);
+				compare_ahead(rules, &preview->pages[i]);
 			if (preview->pages[i].wants_hash)
 				take_hash(rules, &preview->pages[i]);
 		}

@@ -11,8 +11,8 @@
  *     compares     all threads    compares it with that, and hashes it if that will be asked for
  *     visits       one thread     scan.c
  *
- * Keys and compares ask for nothing but bytes that stay where they are during a scan, so pages in front of these may be
- * visited meanwhile. Twins asks the trees, and compares pages with frames that a visit might free.
+ * Frames that a visit might free are compared with in the step of twins already. Keys and compares ask for nothing but bytes that stay where they are during a scan, so pages in front of these may be
+ * visited meanwhile.
  */
 #ifndef PREVIEW_H
 #define PREVIEW_H
@@ -46,7 +46,7 @@ static inline struct foreseen *preview_of(struct preview *preview, const struct 
 }
 
 /* The key that the page will be filed under, as it seems now. */
-static inline uint64_t preview_key(const struct foreseen *foreseen)
+static inline uint64_t preview_filed_key(const struct foreseen *foreseen)
 {
 	return foreseen->is_deep && foreseen->has_hash ? foreseen->hash : foreseen->key;
 }

@@ -1,6 +1,6 @@
 /*
  * report.c - reads the structures. Changes nothing that anybody sees: scratch fields of slots, and to tell
- * whether a page's content is merged elsewhere it may deepen a class, as a visit would.
+ * whether a content is merged, or where, it may deepen a class, as a visit would.
  *
  * Everything here shows what the last visit knew: bytes that an owner wrote since are seen at the next.
  */
@@ -310,12 +310,23 @@ uint64_t report_groups(struct engine *engine, int64_t domain, uint64_t min_pages
 	return nr_groups;
 }
 
+/* The frame of this content on the migrate list, or 0: nothing is filed by key there. */
+static uint32_t find_migrating(const struct index *index, const uint8_t *bytes)
+{
+	const struct engine *engine = index->engine;
+	uint32_t ref = index->first_migrating;
+	while (ref && page_compare(&engine->rules, node_at(engine, ref)->bytes, bytes))
+		ref = node_at(engine, ref)->migrating.next;
+	return ref;
+}
+
 int64_t report_find(struct index *index, const uint8_t *bytes)
 {
-	struct work unbooked, *booked = index->engine->rules.work;	/* what looking costs */
+	struct engine *engine = index->engine;
+	struct work unbooked = { 0 }, *booked = engine->rules.work;	/* what looking costs */
 	int64_t found = LKSM_ENTRY_ABSENT;
-	index->engine->rules.work = &unbooked;
-	for (uint32_t tree = 0; tree < index->engine->nr_nodes && found < 0; tree++) {
+	engine->rules.work = &unbooked;
+	for (uint32_t tree = 0; tree < engine->nr_nodes && found < 0; tree++) {
 		const struct trees *trees = &index->trees[tree];
 		struct look look;
 		struct place place;
@@ -327,7 +338,12 @@ int64_t report_find(struct index *index, const uint8_t *bytes)
 			 index_search(index, &trees->kept, &look, &place))
 			found = LKSM_ENTRY_PRIVATE;
 	}
-	index->engine->rules.work = booked;
+	uint32_t migrating = found < 0 ? find_migrating(index, bytes) : 0;
+	if (migrating)
+		found = frame_of(index, migrating);
+	else if (found < 0 && index->zero_pages && page_is_zero(&engine->rules, bytes))
+		found = LKSM_ENTRY_ZERO;
+	engine->rules.work = booked;
 	return found;
 }
 

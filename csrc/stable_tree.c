@@ -106,6 +106,7 @@ bool stable_tree_file(struct index *index, uint32_t ref, const struct look *look
 
 	if (equal && !chain)
 		return false;
+	index->engine->nr_gone++;	/* its frame may be freed for the chain's copy */
 	leave_migrate_list(index, ref);
 	node->kind = NODE_PLAIN;
 	node->tree = index_tree(index, node->memory_node) & UINT8_MAX;

@@ -576,7 +576,7 @@ struct engine {
 	uint64_t scan_round;		/* generation of the unstable trees; 0 after unmerge */
 	struct tally gone;		/* of domains that no process is left in */
 	struct tally round_start;	/* of all domains, when this round began */
-	uint64_t nr_gone;		/* stable nodes that were freed: their references and frames may be another's now */
+	uint64_t nr_gone;		/* stable nodes, or frames of them, that were freed: another may be in their place */
 	uint64_t nr_completions;	/* scans of processes that were completed */
 	uint64_t nr_gated;		/* in this round */
 	uint64_t nr_begun_slots;	/* in this round */

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 
 from ._core import Core, CorePreview
@@ -55,7 +54,7 @@ class Crew:
         self._pool = None
 
     def scan(self, nr_pages: int, now: int) -> int:
-        """The same as `Core.scan`."""
+        """`Core.scan`; it may end where the walk over the queue does, and others wait for the next."""
         core = self._core
         if self.is_alone or nr_pages < LEAST_PAGES:
             return core.scan(nr_pages, now)
@@ -155,14 +154,20 @@ class Crew:
             work()
             return result
         finally:
-            errand.end()
+            try:
+                errand.end()
+            finally:  # Ctrl-C may have come where the first one begins
+                errand.end()
 
     def _send(self, errand: _Errand) -> None:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._nr_others, thread_name_prefix="lksm-crew")
-        with suppress(RuntimeError):  # no thread can be had, any more perhaps: then this one does it all
+        try:
             for _ in range(self._nr_others):
                 self._pool.submit(errand.run)
+        except RuntimeError:  # no thread can be had, any more perhaps: those that there are do it all
+            self._pool.shutdown(wait=False)
+            self._pool = None
 
 
 def _nothing() -> int:

@@ -653,10 +653,11 @@ class Engine:
             return process._alive.digest(page)
 
     def find(self, content: bytes, *, domain: int = 0) -> int:
-        """What became of the pages with these bytes, as entries of a page table say it, without a walk.
+        """Where pages with these bytes are filed, as entries of a page table say it, without a walk.
 
-        The frame they are merged into, the first one if the limit has split them; -1: one page was visited
-        that has no twin; -3: none was. InvalidMemory: `content` is not one page.
+        The frame they are merged into, one of them if the limit has split it; -2: the zero frame; -1: there
+        is one page, and it has no twin; -3: none is filed, though pages may wait, or not have been visited.
+        InvalidMemory: `content` is not one page.
         """
         if len(content) != self.page_size:
             raise InvalidMemory(f"content of {len(content)} bytes, expected one page of {self.page_size}")

@@ -433,14 +433,18 @@ class Scheduler:
 
     def _slice_pages(self) -> int:
         """How many pages are visited before other threads get their turn."""
-        return (
-            max(1, _SLICE_BYTES // self.page_size) if self._crew.is_alone else SLICE_STRETCHES * STRETCH_PAGES
-        )
+        nr_pages = max(1, _SLICE_BYTES // self.page_size)
+        if self._crew.is_alone or self._is_advised:
+            return nr_pages
+        return SLICE_STRETCHES * min(nr_pages, STRETCH_PAGES)
+
+    @property
+    def _is_advised(self) -> bool:
+        """Is there an advisor? It asks what a scan costs the thread that scans: one scans alone."""
+        return bool(self._knobs.advisor_mode != "none")
 
     def _scan(self, nr_pages: int, now: int) -> int:
-        # the advisor asks what a scan costs the thread that scans, as in the kernel
-        is_alone = self._knobs.advisor_mode != "none"
-        return (self._core if is_alone else self._crew).scan(nr_pages, now)
+        return (self._core if self._is_advised else self._crew).scan(nr_pages, now)
 
     def _wrap_up_if_exhausted(self) -> None:
         if self.mode is not None and not self._core.has_queue():

@@ -29,16 +29,24 @@ class Arrivals:
         self.is_over = False
 
     def __enter__(self) -> Arrivals:
-        with held():
-            self._thread.start()
+        try:
+            with held():
+                self._thread.start()
+        except BaseException:  # Ctrl-C is heard at the end of that
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         with held():
             self._reading.abandon()
-            self._thread.join()
+            if self._thread.is_alive():
+                self._thread.join()
 
     def next(self, *, wait: bool) -> SourceProcess | None:
         """The next process; None if there is none yet, or no more. What reading raised is raised here."""

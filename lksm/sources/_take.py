@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -96,7 +96,7 @@ def take(
 
 def take_in_turn(
     spaces: Sequence[Space], store: Store, *, one_array: bool = False, progress: Progress | None = None
-) -> Iterator[Space]:
+) -> Generator[Space, None, None]:
     """The same, and yields every space, in order, as soon as it and all of its family have been taken."""
     families = _assign_rows(spaces, store, one_array)
     is_first = first_holders([space.rows for space in spaces], store.nr_rows)

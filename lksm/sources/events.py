@@ -202,6 +202,11 @@ class Watcher:
                 if self._check_group(known):
                     self._check_frozen(known)
         for group in touched.members | touched.freezers:
+            if self._groups.is_on_its_way(
+                group
+            ):  # asked first: it may be there when its processes are looked at
+                self._freezing[group] = _FIRST_LOOK_SECONDS
+                self._freezing_at = time.monotonic() + _FIRST_LOOK_SECONDS
             may_begin = self._selection.has_group(group)
             for pid in _cgroup.members(group):
                 process = self._watched.get(pid)
@@ -210,9 +215,6 @@ class Watcher:
                         self._begin(pid)
                 elif self._check_group(process) and group in touched.freezers:
                     self._check_frozen(process)
-            if self._groups.is_on_its_way(group):
-                self._freezing[group] = _FIRST_LOOK_SECONDS
-                self._freezing_at = time.monotonic() + _FIRST_LOOK_SECONDS
 
     # --- what has to be looked at
 

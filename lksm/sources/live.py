@@ -15,8 +15,8 @@ with `snapshot([], retakable=True)` and `retake` each process when it is first n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, get_args
 
@@ -203,17 +203,20 @@ class Reading:
 
     def __iter__(self) -> Iterator[SourceProcess]:
         """Each process that has pages, in the order of `pids`."""
-        with suppress(_Abandoned):
-            yield from self._taken()
+        with suppress(_Abandoned), closing(self._taken()) as taken:
+            yield from taken
 
     def abandon(self) -> None:
         """Nobody wants the rest: an iteration that is under way, on another thread, ends soon."""
         self._is_abandoned = True
 
-    def _taken(self) -> Iterator[SourceProcess]:
+    def _taken(self) -> Generator[SourceProcess, None, None]:
         holders = Holders()
         spaces = [member.space for member in self._members]
-        taken = take_in_turn(spaces, self._store, progress=self._go_on)
+        with closing(take_in_turn(spaces, self._store, progress=self._go_on)) as taken:
+            yield from self._processes_of(taken, holders)
+
+    def _processes_of(self, taken: Iterable[object], holders: Holders) -> Iterator[SourceProcess]:
         for member, _ in zip(self._members, taken, strict=True):
             for living in _survivors([member], self._report):
                 settled = laid_out(living, self._store)

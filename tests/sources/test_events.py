@@ -105,6 +105,23 @@ def test_a_stopped_process_is_frozen() -> None:
         wait_for(watcher, Kind.THAW, pid=process.pid)
 
 
+def test_frozen_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 1: a group that gets from FREEZING to FROZEN while it is looked at is not missed."""
+    with new_group(1) as group, sleeper() as process, Watcher(cgroups=[group]) as watcher:
+        group.add(process.pid)
+        wait_for(watcher, Kind.START, pid=process.pid)
+        looked_at: list[int] = []
+
+        def look(pid: int) -> bool:
+            looked_at.append(pid)
+            return len(looked_at) > 1 and holds_still(pid)
+
+        monkeypatch.setattr(events, "holds_still", look)
+        monkeypatch.setattr(Groups, "is_on_its_way", staticmethod(lambda _: not looked_at))
+        group.freeze()
+        wait_for(watcher, Kind.FREEZE, pid=process.pid)
+
+
 def test_a_pid_that_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process with the pid of one that was watched is another one: the first exits, then it starts."""
     with sleeper() as process, Watcher(pids=[process.pid]) as watcher:

@@ -1,4 +1,4 @@
-"""What every test may use: Hypothesis profiles and an engine that is checked when the test is over."""
+"""What every test may use: Hypothesis profiles, engines that are checked when the test is over, a summary."""
 
 from __future__ import annotations
 
@@ -51,3 +51,18 @@ def gated_engine() -> Iterator[lksm.Engine]:
     yield engine
     assert engine.check() == []
     engine.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line: how many passes were compared with the kernel's KSM. Here xdist's controller sees it."""
+    passes: dict[str, int] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                found = dict(report.user_properties).get("passes_compared_with_the_kernel")
+                if isinstance(found, int):
+                    passes[report.nodeid] = found
+    if passes:
+        terminalreporter.write_line(
+            f"kernel: {sum(passes.values())} passes compared with the running kernel's KSM"
+        )

@@ -176,10 +176,10 @@ static const struct foreseen *first_with_key(const struct preview *preview, uint
 
 void preview_keys(struct preview *preview)
 {
-	const struct page_rules *rules = &preview->engine->rules;
 	uint64_t first;
 
 	while ((first = take_chunk(preview, &preview->next_key)) < preview->nr_pages) {
+		const struct page_rules *rules = &preview->engine->rules;
 		uint64_t end = end_of_chunk(preview, first);
 		for (uint64_t i = first; i < end && i < first + SAMPLES_AHEAD; i++)
 			if (wants_sample(preview, i))
@@ -327,6 +327,8 @@ void preview_twins(struct preview *preview)
 {
 	uint64_t first;
 
+	if (!preview->nr_pages)	/* nothing was ever noted, perhaps */
+		return;
 	atomic_store(&preview->nr_gone, preview->engine->nr_gone);
 	while ((first = take_chunk(preview, &preview->next_twin)) < preview->nr_pages) {
 		uint64_t end = end_of_chunk(preview, first);
@@ -363,10 +365,10 @@ static void prefetch_first_lines(const struct page_rules *rules, const struct fo
 
 void preview_compares(struct preview *preview)
 {
-	const struct page_rules *rules = &preview->engine->rules;
 	uint64_t first;
 
 	while ((first = take_chunk(preview, &preview->next_compare)) < preview->nr_pages) {
+		const struct page_rules *rules = &preview->engine->rules;
 		uint64_t end = end_of_chunk(preview, first);
 		for (uint64_t i = first; i < end; i++) {
 			if (i + 1 < end && wants_compare(&preview->pages[i + 1]))

@@ -20,8 +20,8 @@ STRETCH_PAGES = 4096  # in a preview
 SLICE_STRETCHES = 4  # the lock is held for so many
 LEAST_PAGES = 1024  # nobody is sent for a scan of fewer
 LEAST_LOOKS = 8  # nor if not one page in so many has to be looked at
-LEAST_TWINS = 16  # twins are not looked for where not one page in so many has one
-PAUSE_PAGES = 4 * STRETCH_PAGES  # before that is tried again
+LEAST_TWINS = 16  # nor if not one in so many has a twin: samples alone are not worth it
+PAUSE_PAGES = 8 * STRETCH_PAGES  # before it is tried again
 
 
 class Crew:
@@ -35,9 +35,8 @@ class Crew:
         self._core = core
         self._nr_others = nr_threads - 1
         self._pool: ThreadPoolExecutor | None = None
-        self._previews: list[CorePreview] = []  # the next stretch, and the one that follows it
+        self._previews: list[CorePreview] = []  # of the next stretch, and of the two that follow it
         self._nr_unseen = 0  # pages that will be visited before previews are tried again
-        self._nr_twinless = 0  # and before twins are looked for again
 
     @property
     def is_alone(self) -> bool:
@@ -68,7 +67,7 @@ class Crew:
                 nr_scanned = core.scan(1, now)
             while nr_scanned < nr_pages and core.is_walking():
                 nr_left = nr_pages - nr_scanned
-                if noted[0] or self._begin(noted, nr_left):
+                if noted[0] or (not self._nr_unseen and self._begin(noted, nr_left)):
                     nr_scanned += self._visit(noted, nr_left, now)
                 else:
                     nr_scanned += core.scan(nr_left, now)
@@ -78,7 +77,7 @@ class Crew:
         return nr_scanned
 
     def _begin(self, noted: list[int], nr_left: int) -> bool:
-        """Looks at the first stretch, and takes the samples of the second."""
+        """Looks at the first stretch, and takes the samples of the second. False: it is not worth it."""
         if not self._previews:
             self._previews = [self._core.create_preview(STRETCH_PAGES) for _ in range(3)]
         first, second, _ = self._previews
@@ -86,8 +85,9 @@ class Crew:
         if nr_visits < LEAST_PAGES:
             return False
         self._all(first.keys)
-        if self._find_twins(first, nr_visits):
-            self._all(first.compares)
+        if not self._find_twins(first, nr_visits):
+            return False
+        self._all(first.compares)
         noted[:] = nr_visits, self._collect(second, first) if nr_visits < nr_left else 0
         if noted[1]:
             self._all(second.keys)
@@ -106,7 +106,7 @@ class Crew:
             nr_scanned = visit()
         else:
             has_twins = self._find_twins(second, nr_second)
-            if nr_visits + nr_second < nr_left:
+            if has_twins and nr_visits + nr_second < nr_left:
                 nr_third = self._collect(third, second)
             steps = [second.compares] * has_twins + [third.keys] * bool(nr_third)
             nr_scanned = self._meanwhile(steps, visit)
@@ -123,20 +123,16 @@ class Crew:
         return 0
 
     def _find_twins(self, preview: CorePreview, nr_visits: int) -> bool:
-        """Finds what pages will be compared with; False: hardly any has anything, or it was not tried."""
-        if self._nr_twinless:
-            self._nr_twinless = max(0, self._nr_twinless - nr_visits)
-            return False
+        """Finds what pages will be compared with; False: hardly any has anything."""
         self._all(preview.twins)
         if preview.nr_found * LEAST_TWINS >= nr_visits:
             return True
-        self._nr_twinless = PAUSE_PAGES
+        self._nr_unseen = PAUSE_PAGES
         return False
 
-    def _all(self, *steps: Callable[[], None]) -> None:
-        """All threads take the steps, one after the other."""
-        for step in steps:
-            self._meanwhile([step], _nothing)
+    def _all(self, step: Callable[[], None]) -> None:
+        """All threads take the step, this one too."""
+        self._meanwhile([step], _nothing)
 
     def _meanwhile(self, steps: list[Callable[[], None]], own: Callable[[], int]) -> int:
         """The others take these steps while this thread does its own, then helps. All are back then."""

@@ -265,9 +265,11 @@ def test_child_of_fork() -> None:
         child = os.fork()
         if not child:
             try:
-                engine.attach(unique_pages(40, "v"))
+                engine.attach(np.concatenate([unique_pages(40, "v"), unique_pages(40, "v")]))
                 engine.full()
-                os._exit(0 if engine.counters().pages_unshared == 50 and _crew_threads() else 1)
+                engine.full()
+                is_right = engine.counters().pages_shared == 70 and engine.counters().pages_unshared == 10
+                os._exit(0 if is_right and _crew_threads() else 1)
             finally:
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

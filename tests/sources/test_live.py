@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,7 +33,7 @@ from live_child import (
 )
 from lksm.errors import SourceError
 from lksm.memory import RegionFlag, as_page_runs
-from lksm.sources import _ahead, _cgroup, _pagemap, _procfs, _vmread, live
+from lksm.sources import _pagemap, _procfs, _vmread, live
 from lksm.sources._types import Gone, Snapshot
 
 _FILLED = "m = private(40)\nfor page in range(20): fill(m, page, page)"
@@ -322,103 +321,6 @@ def test_mappings_that_ksm_excludes_are_marked() -> None:
     assert not any(region.flags & (RegionFlag.IO | RegionFlag.PFNMAP) for region in private.regions)
 
 
-# --- facts about the owner
-
-
-def test_name_cpu_time_and_faults_are_those_of_the_process() -> None:
-    """Name, CPU time of all threads and page faults come with the pages."""
-    burn = """
-def burn():
-    while time.thread_time() < 0.15: pass
-thread = threading.Thread(target=burn); thread.start(); thread.join()
-"""
-    with Child(_FILLED + burn) as child:
-        expected = psutil.Process(child.pid)
-        [process] = live.snapshot([child.pid]).processes
-        assert process.name == expected.name()
-        times = expected.cpu_times()
-    assert process.runtime_ms is not None
-    assert 130 <= process.runtime_ms <= (times.user + times.system) * 1000 + 1
-    assert process.faults is not None
-    assert process.faults >= 20
-
-
-def test_a_running_process_is_not_frozen_and_may_be_torn() -> None:
-    """A running process is not frozen, and the notes say how long it took and that pages may be torn."""
-    with Child() as child:
-        [process] = live.snapshot([child.pid]).processes
-    assert not process.frozen
-    assert process.immutable
-    assert "taken in" in process.notes[0]
-    assert "torn" in process.notes[0]
-
-
-def test_a_stopped_process_is_frozen() -> None:
-    """A process stopped by a signal holds still; continued, it does not."""
-    with Child() as child:
-        os.kill(child.pid, signal.SIGSTOP)
-        wait_for(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED)
-        [stopped] = live.snapshot([child.pid]).processes
-        os.kill(child.pid, signal.SIGCONT)
-        child.do("pass")
-        [running] = live.snapshot([child.pid]).processes
-    assert stopped.frozen
-    assert "torn" not in stopped.notes[0]
-    assert not running.frozen
-
-
-def _freezer_root(kind: str) -> Path:
-    needs_root()
-    mounts = Path("/proc/self/mountinfo").read_text()
-    for root, mount in _cgroup._mounts_of(mounts, kind):
-        if root == "/" and os.access(mount, os.W_OK):
-            return Path(mount)
-    pytest.skip(f"no writable {kind} freezer is mounted")
-
-
-@pytest.fixture
-def group(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A fresh group two levels below the root of the freezer named by the parameter; removed afterwards."""
-    outer = _freezer_root(request.param) / f"lksm-test-{os.getpid()}"
-    inner = outer / "inner"
-    try:
-        try:
-            inner.mkdir(parents=True)
-        except OSError as error:
-            pytest.skip(f"no group can be made: {error}")
-        yield inner
-    finally:
-        for directory in (inner, outer):
-            if directory.exists():
-                wait_for(lambda directory=directory: not (directory / "cgroup.procs").read_text())  # type: ignore[misc]
-                directory.rmdir()
-
-
-@pytest.mark.parametrize(
-    ("group", "file", "freeze", "thaw"),
-    [("cgroup2", "cgroup.freeze", "1", "0"), ("cgroup", "freezer.state", "FROZEN", "THAWED")],
-    indirect=["group"],
-    ids=["v2", "v1"],
-)
-def test_a_process_in_a_frozen_group_is_frozen(group: Path, file: str, freeze: str, thaw: str) -> None:
-    """Freezing the group, or the one above it, makes the process frozen; its pages can be read."""
-    with Child(_FILLED) as child:
-        address = child.ask("address(m)")
-        (group / "cgroup.procs").write_text(str(child.pid))
-        assert not live.snapshot([child.pid]).processes[0].frozen
-        for frozen in (group, group.parent):
-            try:
-                (frozen / file).write_text(freeze)
-                wait_for(lambda: _cgroup.is_frozen(child.pid))
-                [process] = live.snapshot([child.pid]).processes
-            finally:
-                (frozen / file).write_text(thaw)
-            assert process.frozen
-            assert len(pages_at(process, address, 40)) == 20
-            wait_for(lambda: not _cgroup.is_frozen(child.pid))
-        assert not live.snapshot([child.pid]).processes[0].frozen
-
-
 # --- who cannot be used
 
 
@@ -451,51 +353,6 @@ def test_a_process_that_dies_while_it_is_read_is_gone(is_reaped: bool) -> None:
     assert set(pages_at(snapshot.processes[0], address, 6000).values()) == {b"y" * PAGE}
     assert len(pages_at(snapshot.processes[0], address, 6000)) == 6000
     assert snapshot.processes[0].already_shared_pages == 0
-
-
-def test_processes_come_while_others_are_read() -> None:
-    """A process is given out, whole, when the last one has not been read; all of them are the snapshot."""
-    big = "m = private(40000)\nm.write(b'x' * len(m))"
-    with Child(_FILLED) as small, Child(big) as large:
-        address = small.ask("address(m)")
-        read: list[int] = []
-        reading = live.Reading([small.pid, large.pid], progress=lambda done, total: read.append(done))
-        processes = iter(reading)
-        first = next(processes)
-        assert first.pid == small.pid
-        assert pages_at(first, address, 40) == {page: content(page) for page in range(20)}
-        assert read[-1] < 40000 * PAGE
-        assert [process.pid for process in processes] == [large.pid]
-        assert reading.snapshot().processes[0] is first
-
-
-def test_an_abandoned_reading_ends_early() -> None:
-    """Nothing more comes, no thread goes on, and what had come is the snapshot."""
-    big = "m = private(40000)\nm.write(b'x' * len(m))"
-    with Child(_FILLED) as small, Child(big) as large:
-        reading = live.Reading([small.pid, large.pid])
-        processes = iter(reading)
-        first = next(processes)
-        reading.abandon()
-        assert list(processes) == []
-        assert reading.snapshot().processes == (first,)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lksm-read")]
-
-
-@pytest.mark.parametrize("number", [1, 4])
-def test_any_number_of_readers_reads_the_same(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages, regions and what is left out do not depend on the number of threads."""
-    with Child(_FILLED) as one, Child("m = private(20000)\nm.write(b'x' * len(m))\nfill(m, 7, 7)") as two:
-        expected = live.snapshot([one.pid, two.pid])
-        monkeypatch.setattr(_ahead, "nr_threads", lambda: number)
-        found = live.snapshot([one.pid, two.pid])
-        assert found.skipped == expected.skipped
-        for process, other in zip(found.processes, expected.processes, strict=True):
-            one_way, other_way = (
-                {(address, page) for address, _, page in present_pages(taken)} for taken in (process, other)
-            )
-            assert one_way == other_way
-            assert process.already_shared_pages == other.already_shared_pages
 
 
 def test_a_pid_that_is_given_away_meanwhile_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:

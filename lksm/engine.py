@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _fork
+from . import _fork, effects
 from ._core import MAX_NODES, MAX_WINDOW, REASON_NAMES, Core
 from ._crew import Crew
 from ._lock import FairLock
 from .clock import Clock, CpuClock, VirtualClock
 from .counters import Counters, ScanReport
-from .crawler import RUN_ONESHOT, Mode
+from .crawler import Mode
 from .driver import Driver
-from .errors import BusyError, InvalidMemory, KnobError
+from .errors import InvalidMemory
 from .knobs import Knobs, Sysfs
 from .memory import Memory, as_page_runs, check_domain, check_node
 from .process import Process
@@ -133,7 +132,7 @@ class Engine:
         self._lock = FairLock()
         self._is_upstream = is_upstream
         self.knobs = Knobs({"smart_scan": int(is_upstream), **knobs}, self._lock, self._apply_knob)
-        self._check_start_values(knobs)
+        effects.check_start_values(self.knobs, knobs, is_upstream=is_upstream)
         self.sysfs = Sysfs(self.knobs, self._show)
         self._core: Core | None = Core(
             page_size=page_size,
@@ -474,63 +473,16 @@ class Engine:
 
     # --- knobs -----------------------------------------------------------------------------------
 
-    def _check_start_values(self, given: Mapping[str, object]) -> None:
-        knobs = self.knobs
-        self._check_run(knobs.run)
-        if knobs.one_shot_scanning and knobs.run != RUN_ONESHOT:
-            raise KnobError(errno.EINVAL, "one_shot_scanning needs run 8")
-        if knobs.advisor_mode != "none":
-            if "pages_to_scan" in given:
-                self._check_no_advisor(knobs.pages_to_scan)
-            knobs.put("pages_to_scan", knobs.advisor_min_pages_to_scan)
-
-    def _check_no_advisor(self, pages_to_scan: int) -> None:
-        mode = self.knobs.advisor_mode
-        if mode != "none":
-            reason = f"the advisor sets it while advisor_mode is {mode}"
-            raise KnobError(errno.EINVAL, f"pages_to_scan cannot be {pages_to_scan}: {reason}")
-
-    def _check_run(self, run: int) -> None:
-        if self._is_upstream and run == RUN_ONESHOT:
-            raise KnobError(errno.EINVAL, "run is 8, expected 0, 1 or 2 with policy 'ksm'")
-
     def _apply_knob(self, name: str, value: int | str) -> None:
         """What a new value does, before it is stored; the lock is held. KnobError refuses it."""
-        core, scheduler = self._open, self._scheduler
-        if scheduler.is_offlining and name in ("run", "max_page_sharing", "merge_across_nodes"):
-            raise KnobError(errno.EBUSY, f"{name} cannot change while a memory node goes offline")
-        if isinstance(value, str):  # there is one such knob
-            scheduler.set_advisor(value)
-            return
-        match name:
-            case "run":
-                self._check_run(value)
-                scheduler.set_run(value)
-            case "one_shot_scanning":
-                if self.knobs.run != RUN_ONESHOT or self.knobs.one_shot_scanning:
-                    reason = "a request is pending" if self.knobs.one_shot_scanning else "run is not 8"
-                    raise KnobError(errno.EINVAL, f"one_shot_scanning cannot be {value}: {reason}")
-                scheduler.crawl_now()
-            case "sleep_millisecs":
-                if value != self.knobs.sleep_millisecs:
-                    scheduler.end_nap()
-            case "pages_to_scan":
-                self._check_no_advisor(value)
-                scheduler.scan_now()
-            case "smart_scan":
-                core.set_smart_scan(bool(value))
-            case "stable_node_chains_prune_millisecs":
-                core.set_prune_delay(value)
-            case "use_zero_pages":
-                core.set_use_zero_pages(bool(value))
-            case "max_page_sharing" | "merge_across_nodes":
-                try:
-                    if name == "max_page_sharing":
-                        core.set_max_page_sharing(value)
-                    else:
-                        core.set_merge_across_nodes(bool(value))
-                except BusyError as error:
-                    raise KnobError(errno.EBUSY, str(error)) from None
+        effects.apply(
+            name,
+            value,
+            knobs=self.knobs,
+            core=self._open,
+            scheduler=self._scheduler,
+            is_upstream=self._is_upstream,
+        )
 
     # --- reports ---------------------------------------------------------------------------------
 

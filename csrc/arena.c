@@ -11,9 +11,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define MAX_SLAB ((uint64_t)1 << 21)	/* a huge page */
+#define MAX_SLAB ARENA_HUGE
 #define MIN_SLAB ((uint64_t)1 << 16)
-#define SPARE_SHIFT 4			/* a new slab is about a sixteenth of what is in use */
+#define SMALL ((uint64_t)1 << 19)	/* with less in use slabs are small; to fault more in costs more than a huge page */
 #define BITMAP_WORDS (MAX_SLAB / ARENA_UNIT / 64)
 
 /* In the first unit of its memory. */
@@ -36,21 +36,38 @@ void arena_init(struct arena *arena, struct memory *memory, enum lksm_purpose pu
 
 /* --- memory of the system ---------------------------------------------------------------------- */
 
-/* So much memory at a multiple of MAX_SLAB; or NULL. */
-static void *map_aligned(uint64_t size)
+/* A huge page holds no byte that was not asked for. */
+static uint64_t huge_part(uint64_t size)
 {
-	uint8_t *bytes = mmap(NULL, size + MAX_SLAB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			      -1, 0);
+	return size & ~(MAX_SLAB - 1);
+}
+
+static uint64_t mapped_size(uint64_t size)
+{
+	return size < MAX_SLAB ? size : huge_part(size + MAX_SLAB - 1);
+}
+
+void *arena_map(uint64_t size)
+{
+	uint64_t mapped = mapped_size(size), wanted = mapped + MAX_SLAB;
+	if (wanted < size)
+		return NULL;
+	uint8_t *bytes = mmap(NULL, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (bytes == MAP_FAILED)	/* untested: in test_no_memory.py, under a limit of address space */
 		return NULL;
 	uint64_t before = -(uintptr_t)bytes % MAX_SLAB, after = MAX_SLAB - before;
 	if (before)
 		munmap(bytes, before);
 	if (after)		/* untested: the system decides where a mapping begins */
-		munmap(bytes + before + size, after);
-	if (size == MAX_SLAB)
-		madvise(bytes + before, size, MADV_HUGEPAGE);	/* a wish: without it all is as well */
+		munmap(bytes + before + mapped, after);
+	if (huge_part(size))
+		madvise(bytes + before, huge_part(size), MADV_HUGEPAGE);	/* a wish: without it all is as well */
 	return bytes + before;
+}
+
+void arena_unmap(void *bytes, uint64_t size)
+{
+	munmap(bytes, mapped_size(size));
 }
 
 /* --- slabs ------------------------------------------------------------------------------------- */
@@ -71,18 +88,10 @@ static void unlink_slab(struct arena *arena, struct slab *slab)
 		slab->next->previous = slab->previous;
 }
 
-static uint64_t next_slab_size(const struct arena *arena)
-{
-	uint64_t size = MIN_SLAB;
-	while (size < MAX_SLAB && size < arena->nr_bytes >> SPARE_SHIFT)
-		size *= 2;
-	return size;
-}
-
 static struct slab *slab_create(struct arena *arena)
 {
-	uint64_t size = next_slab_size(arena);
-	struct slab *slab = memory_may_grow(arena->memory) ? map_aligned(size) : NULL;
+	uint64_t size = arena->nr_bytes < SMALL ? MIN_SLAB : MAX_SLAB;
+	struct slab *slab = memory_may_grow(arena->memory) ? arena_map(size) : NULL;
 	if (!slab)
 		return NULL;
 	arena->memory->reserved[LKSM_FOR_SPARE] += size;
@@ -99,7 +108,7 @@ static void slab_destroy(struct arena *arena, struct slab *slab)
 {
 	unlink_slab(arena, slab);
 	arena->memory->reserved[LKSM_FOR_SPARE] -= slab->size;
-	munmap(slab, slab->size);
+	arena_unmap(slab, slab->size);
 }
 
 /* --- blocks -------------------------------------------------------------------------------------- */

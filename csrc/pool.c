@@ -18,11 +18,48 @@ bool memory_may_grow(struct memory *memory)
 	return memory->nr_allocations > memory->fail_at + memory->fail_count;
 }
 
+/* Large tables are entered at random, so they lie in huge pages. */
+static bool is_mapped(size_t size)
+{
+	return size >= ARENA_HUGE;
+}
+
+static void *take(size_t size)
+{
+	return is_mapped(size) ? arena_map(size) : calloc(1, size);
+}
+
+static void give_back(void *bytes, size_t size)
+{
+	if (is_mapped(size))
+		arena_unmap(bytes, size);
+	else
+		free(bytes);
+}
+
+/* As realloc(); what is new is zero. */
+static void *take_again(void *bytes, size_t old_size, size_t size)
+{
+	size_t kept = old_size < size ? old_size : size;
+	if (is_mapped(old_size) || is_mapped(size)) {
+		void *taken = take(size);
+		if (taken && bytes) {
+			memcpy(taken, bytes, kept);
+			give_back(bytes, old_size);
+		}
+		return taken;
+	}
+	uint8_t *taken = realloc(bytes, size);
+	if (taken)
+		memset(taken + kept, 0, size - kept);
+	return taken;
+}
+
 void *memory_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size)
 {
 	if (!memory_may_grow(memory))
 		return NULL;
-	void *bytes = calloc(1, size);
+	void *bytes = take(size);
 	if (bytes)
 		memory->reserved[purpose] += size;
 	return bytes;
@@ -34,7 +71,7 @@ void memory_free(struct memory *memory, enum lksm_purpose purpose, void *bytes, 
 		return;
 	assert(memory->reserved[purpose] >= size);
 	memory->reserved[purpose] -= size;
-	free(bytes);
+	give_back(bytes, size);
 }
 
 void *memory_resize(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t old_size,
@@ -42,11 +79,9 @@ void *memory_resize(struct memory *memory, enum lksm_purpose purpose, void *byte
 {
 	if (!memory_may_grow(memory))
 		return NULL;
-	uint8_t *resized = realloc(bytes, new_size);
+	void *resized = take_again(bytes, old_size, new_size);
 	if (!resized)
 		return NULL;
-	if (new_size > old_size)
-		memset(resized + old_size, 0, new_size - old_size);
 	memory->reserved[purpose] += new_size;
 	memory->reserved[purpose] -= old_size;
 	return resized;

@@ -42,6 +42,7 @@ struct preview;
 
 #define ARENA_UNIT ((uint64_t)1 << 12)
 #define ARENA_MAX_BLOCK (4 * ARENA_UNIT)
+#define ARENA_HUGE ((uint64_t)1 << 21)	/* a huge page */
 
 struct slab;
 

@@ -11,10 +11,11 @@
 #include "smart_scan.h"
 
 #define ASK_FOR_LINES 12	/* pages ahead: sampled lines are asked for */
-#define ASK_FOR_ROOTS 9		/* they are here: the key is taken, the roots are asked for */
+#define TAKE_SAMPLE 9		/* they are here; if this sample has been deepened the whole page is asked for */
+#define ASK_FOR_ROOTS 8		/* its hash is taken; the key is known, the roots are asked for */
 #define ASK_FOR_OBJECTS 6	/* the objects at the roots are asked for */
-#define ASK_FOR_TWIN 3		/* the page of the object with the same key is asked for, and the page itself */
-#define TWIN_LINES 6	/* lines asked for of a page and its likely twin; from then on the processor sees where it goes */
+#define FIND_TWIN 3		/* the object with the same key is looked for */
+#define ASK_FOR_TWIN 1		/* its page is asked for, and the page itself */
 
 void ahead_reset(struct engine *engine)
 {
@@ -30,9 +31,9 @@ static bool needs_key(const struct engine *engine, const struct rmap_item *item)
 }
 
 /* Notes where a page is if its visit will need its key, and asks for the lines that this takes. */
-static void ask_for_lines(struct engine *engine, const struct region *region, const struct filter *filter,
-			  uint64_t page)
+static void ask_for_lines(struct engine *engine, const struct region *region, uint64_t page)
 {
+	const struct filter *filter = engine->ahead.filter;
 	struct ahead_page *ahead = ahead_page(engine, page);
 
 	*ahead = (struct ahead_page){ .foreseen = preview_of(engine->preview, engine->ahead.run, page) };
@@ -59,11 +60,32 @@ static void ask_for_lines(struct engine *engine, const struct region *region, co
 		page_prefetch_sample(&engine->rules, ahead->bytes);
 }
 
-static void ask_for_roots(const struct engine *engine, const struct trees *trees, struct ahead_page *ahead)
+static void take_sample(const struct engine *engine, struct ahead_page *ahead)
 {
-	if (!ahead->has_key)
-		ahead->key = page_take_sample(&engine->rules, ahead->bytes);
+	ahead->key = page_take_sample(&engine->rules, ahead->bytes);
 	ahead->has_key = true;
+	ahead->wants_hash = !engine->rules.is_sample_whole && keyset_has(engine->ahead.deepened, ahead->key);
+	if (ahead->wants_hash)
+		page_prefetch(&engine->rules, ahead->bytes);
+}
+
+/* What a preview would say. */
+static void take_hash(struct engine *engine, uint64_t page, struct ahead_page *ahead)
+{
+	struct foreseen *foreseen = &engine->ahead.hashed[page % AHEAD_PAGES];
+	*foreseen = (struct foreseen){
+		.bytes = ahead->bytes,
+		.key = ahead->key,
+		.hash = page_take_hash(&engine->rules, ahead->bytes),
+		.has_hash = true,
+		.is_deep = true,
+	};
+	ahead->foreseen = foreseen;
+	ahead->key = foreseen->hash;
+}
+
+static void ask_for_roots(const struct trees *trees, const struct ahead_page *ahead)
+{
 	forest_prefetch_root(&trees->stable, ahead->key);
 	forest_prefetch_root(&trees->unstable, ahead->key);
 	forest_prefetch_root(&trees->kept, ahead->key);
@@ -76,55 +98,66 @@ static void ask_for_objects(const struct trees *trees, const struct ahead_page *
 	forest_prefetch_object(&trees->kept, ahead->key);
 }
 
-static void ask_for_twin(const struct engine *engine, const struct trees *trees, const struct ahead_page *ahead)
+/* Finds what the page will be compared with, as it seems now. */
+static void find_twin(const struct trees *trees, struct ahead_page *ahead)
 {
-	const uint8_t *twin = forest_peek_page(&trees->stable, ahead->key);
-	if (!twin)
-		twin = forest_peek_page(&trees->unstable, ahead->key);
-	if (!twin)
-		twin = forest_peek_page(&trees->kept, ahead->key);
-	if (!twin)
-		return;
-	uint64_t size = engine->rules.page_size < TWIN_LINES * LINE_SIZE ? engine->rules.page_size
-									 : TWIN_LINES * LINE_SIZE;
-	for (uint64_t at = 0; at < size; at += LINE_SIZE) {
-		__builtin_prefetch(twin + at);
-		__builtin_prefetch(ahead->bytes + at);
-	}
+	ahead->twin = forest_peek_page(&trees->stable, ahead->key);
+	if (!ahead->twin)
+		ahead->twin = forest_peek_page(&trees->unstable, ahead->key);
+	if (!ahead->twin)
+		ahead->twin = forest_peek_page(&trees->kept, ahead->key);
+}
+
+/* Both pages in full: of a page that is read from its start the processor would ask for every line too late. */
+static void ask_for_twin(const struct engine *engine, const struct ahead_page *ahead)
+{
+	page_prefetch(&engine->rules, ahead->bytes);
+	page_prefetch(&engine->rules, ahead->twin);
 }
 
 /* The page that is to be visited was not expected: begins anew there. */
-static void begin(struct engine *engine, const struct region *region, const struct filter *filter, uint64_t page)
+static void begin(struct engine *engine, const struct region *region, uint64_t page)
 {
-	memset(&engine->ahead, 0, sizeof(engine->ahead));
-	engine->ahead.region = region;
-	engine->ahead.run = engine->preview ? preview_run(engine->preview, region) : NULL;
+	const struct index *index = region->slot->index;
+	struct ahead *ahead = &engine->ahead;
+
+	memset(ahead, 0, sizeof(*ahead));
+	ahead->region = region;
+	ahead->run = engine->preview ? preview_run(engine->preview, region) : NULL;
+	ahead->trees = &index->trees[index_tree(index, region->node)];	/* of pages that were not moved */
+	ahead->deepened = &index->deepened;
+	ahead->filter = filter_in_use(region);
 	for (uint64_t i = page; i < page + ASK_FOR_LINES && i < region->nr_pages; i++)
-		ask_for_lines(engine, region, filter, i);
+		ask_for_lines(engine, region, i);
 }
 
 void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 {
-	const struct index *index = region->slot->index;
-	const struct trees *trees = &index->trees[index_tree(index, region->node)];	/* of pages that were not moved */
-	const struct filter *filter = filter_in_use(region);
 	struct ahead_page *ahead;
 
 	if (region != engine->ahead.region || page != engine->ahead.next)
-		begin(engine, region, filter, page);
+		begin(engine, region, page);
+	const struct trees *trees = engine->ahead.trees;
 	engine->ahead.next = page + 1;
 	if (page + ASK_FOR_LINES < region->nr_pages)
-		ask_for_lines(engine, region, filter, page + ASK_FOR_LINES);
+		ask_for_lines(engine, region, page + ASK_FOR_LINES);
 	else
 		*ahead_page(engine, page + ASK_FOR_LINES) = (struct ahead_page){ 0 };
+	ahead = ahead_page(engine, page + TAKE_SAMPLE);
+	if (ahead->bytes && !ahead->has_key)
+		take_sample(engine, ahead);
 	ahead = ahead_page(engine, page + ASK_FOR_ROOTS);
-	if (ahead->bytes)
-		ask_for_roots(engine, trees, ahead);
+	if (ahead->wants_hash)
+		take_hash(engine, page + ASK_FOR_ROOTS, ahead);
+	if (ahead->has_key)
+		ask_for_roots(trees, ahead);
 	ahead = ahead_page(engine, page + ASK_FOR_OBJECTS);
-	if (ahead->bytes && ahead->has_key)
+	if (ahead->has_key)
 		ask_for_objects(trees, ahead);
+	ahead = ahead_page(engine, page + FIND_TWIN);
+	if (ahead->has_key && !(ahead->foreseen && ahead->foreseen->is_compared))
+		find_twin(trees, ahead);
 	ahead = ahead_page(engine, page + ASK_FOR_TWIN);
-	bool is_compared = ahead->foreseen && ahead->foreseen->is_compared;
-	if (ahead->bytes && ahead->has_key && !is_compared)
-		ask_for_twin(engine, trees, ahead);
+	if (ahead->twin)
+		ask_for_twin(engine, ahead);
 }

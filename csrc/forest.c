@@ -11,7 +11,7 @@
  */
 #include "forest.h"
 
-#define ENTRIES_PER_ROOT 2	/* the forest grows when there are more */
+#define ENTRIES_PER_ROOT 2	/* the forest grows when there are more; sized ahead it has a root for each */
 #define MAX_ROOT_BITS 30
 
 void forest_init(struct forest *forest, struct memory *memory, const struct pool *pool,
@@ -41,9 +41,15 @@ uint64_t forest_nr_roots(const struct forest *forest)
 	return ((uint64_t)1 << forest->root_bits) + (SPLIT - 1) * forest->nr_split;
 }
 
+/* The number of the root that has the key when the forest does not grow. No bits: 0. */
+static uint64_t old_root_number(const struct forest *forest, uint64_t key)
+{
+	return key >> 1 >> (63 - forest->root_bits);
+}
+
 uint64_t forest_root_number(const struct forest *forest, uint64_t key)
 {
-	uint64_t old = forest->root_bits ? key >> (64 - forest->root_bits) : 0;
+	uint64_t old = old_root_number(forest, key);
 	if (old >= forest->nr_split)
 		return old + (SPLIT - 1) * forest->nr_split;
 	return key >> (64 - forest->root_bits - SPLIT_BITS);
@@ -63,6 +69,8 @@ uint32_t forest_root(const struct forest *forest, uint64_t number)
 
 static uint32_t *root_of(struct forest *forest, uint64_t key)
 {
+	if (!forest->next_roots)
+		return forest->roots ? &forest->roots[old_root_number(forest, key)] : &forest->first_root;
 	return root_at(forest, forest_root_number(forest, key));
 }
 
@@ -92,7 +100,7 @@ static uint32_t bits_for(uint64_t nr_entries)
 {
 	uint32_t bits = 0;
 	/* untested: so many roots */
-	while (bits < MAX_ROOT_BITS && nr_entries > (uint64_t)ENTRIES_PER_ROOT << bits)
+	while (bits < MAX_ROOT_BITS && nr_entries > (uint64_t)1 << bits)
 		bits++;
 	return bits;
 }
@@ -159,14 +167,16 @@ enum forest_result forest_search(const struct forest *forest, const struct page_
 void forest_prefetch_root(const struct forest *forest, uint64_t key)
 {
 	if (forest->nr_entries)
-		__builtin_prefetch(root_of((struct forest *)forest, key));
+		prefetch(root_of((struct forest *)forest, key));
 }
 
 void forest_prefetch_object(const struct forest *forest, uint64_t key)
 {
 	uint32_t ref = forest->nr_entries ? *root_of((struct forest *)forest, key) : 0;
-	if (ref)
-		__builtin_prefetch(pool_at(forest->pool, ref));
+	if (!ref)
+		return;
+	prefetch(rb_at(forest->pool, ref));
+	prefetch(forest_key(forest->pool, ref));	/* of a node it may be in the next line */
 }
 
 uint32_t forest_peek(const struct forest *forest, uint64_t key)
@@ -237,6 +247,8 @@ static void grow_on(struct forest *forest)
 	uint32_t root = *old_root;
 	*old_root = 0;
 	forest->nr_split++;
+	if (forest->nr_split + 1 < (uint64_t)1 << forest->root_bits && old_root[2])
+		prefetch(rb_at(forest->pool, old_root[2]));	/* the step after the next one will ask for it */
 	for (uint32_t ref; (ref = rb_first(forest->pool, root)) != 0;) {
 		rb_erase(forest->pool, &root, ref);
 		insert_in_order(forest, NULL, ref);

@@ -112,15 +112,16 @@ void index_look(const struct index *index, const uint8_t *bytes, struct look *lo
 void index_look_foreseen(const struct index *index, const uint8_t *bytes, uint64_t sample,
 			 const struct foreseen *foreseen, struct look *look_ret)
 {
-	struct look look = { .bytes = bytes, .sample = sample, .key = sample, .foreseen = foreseen };
+	bool is_whole = index->engine->rules.is_sample_whole;
+
+	look_ret->bytes = bytes;
+	look_ret->sample = look_ret->hash = look_ret->key = sample;
+	look_ret->foreseen = foreseen;
+	look_ret->has_hash = is_whole;
+	look_ret->is_deep = false;
 	page_book_sample(&index->engine->rules);
-	if (index->engine->rules.is_sample_whole) {
-		look.hash = look.sample;
-		look.has_hash = true;
-	}
-	if (look.has_hash || keyset_has(&index->deepened, look.sample))
-		take_hash(index, &look);
-	*look_ret = look;
+	if (is_whole || keyset_has(&index->deepened, sample))
+		take_hash(index, look_ret);
 }
 
 void index_deepen(struct index *index, struct look *look)
@@ -139,7 +140,8 @@ void index_deepen(struct index *index, struct look *look)
 
 uint32_t index_search(struct index *index, const struct forest *forest, struct look *look, struct place *place_ret)
 {
-	for (;;) {
+	*place_ret = (struct place){ 0, 0 };
+	while (forest->nr_entries) {
 		uint32_t ref = 0;
 		/* untested: a switch has a way for no value of the enum */
 		switch (forest_search(forest, &index->engine->rules, look, place_ret, &ref)) {
@@ -151,4 +153,5 @@ uint32_t index_search(struct index *index, const struct forest *forest, struct l
 			index_deepen(index, look);
 		}
 	}
+	return 0;
 }

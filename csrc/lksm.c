@@ -304,9 +304,7 @@ bool lksm_process_join(struct mm_slot *process)
 		struct region *region = process->regions[i];
 		if (region->is_excluded || region->nr_mergeable == region->nr_pages)
 			continue;
-		for (uint64_t page = 0; page < region->nr_pages; page++)
-			if (!region->flags[page])
-				region_set_flags(region, page, PAGE_MERGEABLE);
+		region_join(region);
 	}
 	return mm_slot_is_mergeable(process);
 }

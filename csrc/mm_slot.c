@@ -114,6 +114,17 @@ void region_set_flags(struct region *region, uint64_t page, uint8_t flags)
 		filter_leave(region);
 }
 
+void region_join(struct region *region)
+{
+	uint64_t nr_joined = 0;
+	for (uint64_t page = 0; page < region->nr_pages; page++) {
+		bool joins = !region->flags[page];
+		region->flags[page] |= joins ? PAGE_MERGEABLE : 0;
+		nr_joined += joins;
+	}
+	region->nr_mergeable += nr_joined;
+}
+
 bool region_reserve_nodes(struct region *region)
 {
 	if (!region->nodes) {

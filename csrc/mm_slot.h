@@ -35,6 +35,8 @@ void mm_slot_push_window(struct mm_slot *slot);
 
 /* Sets the flags of a page but PAGE_ZERO, keeping the counts of mergeable and present pages. */
 void region_set_flags(struct region *region, uint64_t page, uint8_t flags);
+/* All pages that nobody has said anything of become mergeable. */
+void region_join(struct region *region);
 /* Room to note a memory node for each page. False if there is no memory. */
 bool region_reserve_nodes(struct region *region);
 /* The page is where its array says again; a copy goes with its last user. */

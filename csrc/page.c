@@ -33,7 +33,7 @@ void page_rules_init(struct page_rules *rules, const struct lksm_options *option
 					 rules->secret, rules->secret_size);
 	if (rules->is_sample_whole)
 		return;
-	/* One line from each third: apart from each other, and never the same. */
+	/* One line from each half: apart from each other, and never the same. */
 	uint64_t state = options->seed;
 	for (uint64_t i = 0; i < SAMPLE_LINES; i++) {
 		uint64_t first = nr_lines * i / SAMPLE_LINES;

@@ -12,7 +12,6 @@
 
 #define CHUNK 32	/* pages that a thread takes at a time */
 #define SAMPLES_AHEAD 8	/* pages whose sampled lines are asked for early; see ahead.c for why no more */
-#define FIRST_LINES 4	/* of two pages to be compared, asked for early */
 
 static uint64_t nr_slots_for(uint64_t nr_pages)
 {
@@ -290,6 +289,12 @@ static bool wants_twin(const struct foreseen *foreseen)
 	return foreseen->bytes && !foreseen->is_merged;
 }
 
+/* Will it be compared at once, it seems? */
+static bool finds_frame(const struct trees *trees, const struct foreseen *foreseen)
+{
+	return wants_twin(foreseen) && forest_peek(&trees->stable, foreseen->key);
+}
+
 /* Pages from @first on, of one run. */
 static void find_twins(struct preview *preview, const struct preview_run *run, uint64_t first, uint64_t end)
 {
@@ -314,6 +319,8 @@ static void find_twins(struct preview *preview, const struct preview_run *run, u
 	}
 	uint64_t nr_found = 0;
 	for (uint64_t i = first; i < end; i++) {
+		if (i + 1 < end && finds_frame(trees, &pages[i + 1]))
+			page_prefetch(&engine->rules, pages[i + 1].bytes);
 		if (wants_twin(&pages[i]))
 			find_twin(preview, region, trees, &pages[i]);
 		else if (pages[i].bytes)
@@ -355,12 +362,12 @@ static bool wants_compare(const struct foreseen *foreseen)
 	return foreseen->other && !foreseen->is_compared;
 }
 
-static void prefetch_first_lines(const struct page_rules *rules, const struct foreseen *foreseen)
+static void ask_for_bytes(const struct page_rules *rules, const struct foreseen *foreseen)
 {
-	for (uint64_t at = 0; at < FIRST_LINES * LINE_SIZE && at < rules->page_size; at += LINE_SIZE) {
-		__builtin_prefetch(foreseen->bytes + at);
-		__builtin_prefetch(foreseen->other + at);
-	}
+	if (wants_compare(foreseen) || foreseen->wants_hash)
+		page_prefetch(rules, foreseen->bytes);
+	if (wants_compare(foreseen))
+		page_prefetch(rules, foreseen->other);
 }
 
 void preview_compares(struct preview *preview)
@@ -371,8 +378,8 @@ void preview_compares(struct preview *preview)
 		const struct page_rules *rules = &preview->engine->rules;
 		uint64_t end = end_of_chunk(preview, first);
 		for (uint64_t i = first; i < end; i++) {
-			if (i + 1 < end && wants_compare(&preview->pages[i + 1]))
-				prefetch_first_lines(rules, &preview->pages[i + 1]);
+			if (i + 1 < end)
+				ask_for_bytes(rules, &preview->pages[i + 1]);
 			if (wants_compare(&preview->pages[i]))
 				compare_ahead(rules, &preview->pages[i]);
 			if (preview->pages[i].wants_hash)

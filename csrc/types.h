@@ -159,8 +159,8 @@ struct preview_run {
 };
 
 /* How pages are told apart; the same for all pages of an engine. */
-#define SAMPLE_LINES 3
-#define SAMPLE_BYTES 32		/* of each line: half of it, so that it mostly is one also where pages are not aligned */
+#define SAMPLE_LINES 2		/* each one is a miss; these two whole tell more pages apart than three halves do */
+#define SAMPLE_BYTES 64		/* of each line; where pages are not aligned they are of two */
 #define SAMPLE_SIZE (SAMPLE_LINES * SAMPLE_BYTES)
 #define LINE_SIZE 64
 struct page_rules {
@@ -215,15 +215,16 @@ struct rmap_item {
 	uint32_t checksum;		/* of the last gated visit, bit 0 clear; 0 when never computed */
 	uint64_t key;			/* it was last filed under */
 	uint64_t round : ROUND_BITS;	/* UNSTABLE: the round it was filed in */
-	uint64_t age : 8;		/* smart scan: visits while not merged, as far as 255 */
-	uint64_t remaining_skips : 7;	/* smart scan: visits still to be left out */
-	uint64_t state : 2;		/* enum item_state */
-	uint64_t bypasses_gate : 1;	/* this visit skips the checksum gate: its process is frozen */
-	uint64_t is_private : 1;	/* STABLE: written or unmerged since its last visit */
-	uint64_t is_alias : 1;		/* VOLATILE because another item has the same physical page */
-	uint64_t has_key : 1;		/* @key still is this page's: its bytes hold still */
-	uint64_t is_key_deep : 1;	/* @key was taken from the whole page */
-	uint64_t is_settled : 1;	/* its bytes hold still. STABLE, not private: stays so; UNSTABLE: kept by new rounds */
+	/* Bytes of their own, so that who writes one and then reads @round need not wait for it. */
+	uint8_t age;			/* smart scan: visits while not merged, as far as 255 */
+	uint8_t remaining_skips;	/* smart scan: visits still to be left out */
+	uint8_t state : 2;		/* enum item_state */
+	uint8_t bypasses_gate : 1;	/* this visit skips the checksum gate: its process is frozen */
+	uint8_t is_private : 1;		/* STABLE: written or unmerged since its last visit */
+	uint8_t is_alias : 1;		/* VOLATILE because another item has the same physical page */
+	uint8_t has_key : 1;		/* @key still is this page's: its bytes hold still */
+	uint8_t is_key_deep : 1;	/* @key was taken from the whole page */
+	uint8_t is_settled : 1;		/* its bytes hold still. STABLE, not private: stays so; UNSTABLE: kept by new rounds */
 };
 
 /* One page that is being visited. */
@@ -502,16 +503,22 @@ struct mm_slot {
 struct ahead_page {
 	const uint8_t *bytes;		/* the page; NULL: its visit needs no key */
 	uint64_t key;			/* the key it has kept, or its sample once @has_key */
-	struct foreseen *foreseen;	/* what a preview says of it; NULL: nothing */
+	const uint8_t *twin;		/* what it will be compared with, it seems; NULL: nothing */
+	struct foreseen *foreseen;	/* what a preview says of it, or would; NULL: nothing */
 	bool is_kept;			/* @key is kept */
 	bool has_key;			/* @key is valid */
+	bool wants_hash;		/* @key has been deepened: the page will be filed under its hash */
 };
 
 struct ahead {
 	const struct region *region;	/* the pages are of; NULL: nothing is known */
 	const struct preview_run *run;	/* of these pages; NULL: none is previewed */
+	const struct trees *trees;	/* these pages are searched for in */
+	const struct keyset *deepened;	/* of their domain */
+	const struct filter *filter;	/* that leaves pages out; NULL: none are */
 	uint64_t next;			/* the page that is expected to be visited next */
 	struct ahead_page pages[AHEAD_PAGES];	/* by page number */
+	struct foreseen hashed[AHEAD_PAGES];	/* by page number: of those that want a hash */
 };
 
 /* --- the engine ------------------------------------------------------------------------------ */

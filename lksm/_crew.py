@@ -21,7 +21,8 @@ SLICE_STRETCHES = 4  # the lock is held for so many
 LEAST_PAGES = 1024  # nobody is sent for a scan of fewer
 LEAST_LOOKS = 8  # nor if not one page in so many has to be looked at
 LEAST_TWINS = 16  # nor if not one in so many has a twin: samples alone are not worth it
-PAUSE_PAGES = 8 * STRETCH_PAGES  # before it is tried again
+PAUSE_PAGES = 4 * STRETCH_PAGES  # before it is tried again
+LONGEST_PAUSE_PAGES = 32 * STRETCH_PAGES  # each time in a row that it was not worth it, twice as long
 
 
 class Crew:
@@ -37,6 +38,7 @@ class Crew:
         self._pool: ThreadPoolExecutor | None = None
         self._previews: list[CorePreview] = []  # of the next stretch, and of the two that follow it
         self._nr_unseen = 0  # pages that will be visited before previews are tried again
+        self._pause = PAUSE_PAGES
 
     @property
     def is_alone(self) -> bool:
@@ -119,16 +121,21 @@ class Crew:
         nr_visits, nr_looks = preview.collect(after)
         if nr_looks * LEAST_LOOKS >= nr_visits:
             return nr_visits
-        self._nr_unseen = PAUSE_PAGES
+        self._wait_a_while()
         return 0
 
     def _find_twins(self, preview: CorePreview, nr_visits: int) -> bool:
         """Finds what pages will be compared with; False: hardly any has anything."""
         self._all(preview.twins)
         if preview.nr_found * LEAST_TWINS >= nr_visits:
+            self._pause = PAUSE_PAGES
             return True
-        self._nr_unseen = PAUSE_PAGES
+        self._wait_a_while()
         return False
+
+    def _wait_a_while(self) -> None:
+        self._nr_unseen = self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_PAGES)
 
     def _all(self, step: Callable[[], None]) -> None:
         """All threads take the step, this one too."""

@@ -344,11 +344,11 @@ static inline int write_page(struct mm_slot *process, uint64_t page, char letter
 	return error;
 }
 
-/* A byte of a page that its sample key does not see; needs pages of four lines or more. */
+/* A byte of a page that its sample key does not see; needs pages of three lines or more. */
 static inline size_t unsampled_byte(const struct engine *engine)
 {
 	size_t line = 0;
-	while (line == engine->rules.lines[0] || line == engine->rules.lines[1] || line == engine->rules.lines[2])
+	while (line == engine->rules.lines[0] || line == engine->rules.lines[1])
 		line += LINE_SIZE;
 	return line;
 }

@@ -227,6 +227,12 @@ static bool meets_gate(const struct engine *engine, const struct region *region,
 	return (engine->gate_first || is_late) && !(foreseen->checksum && region->is_immutable);
 }
 
+/* A frame that a visit might free. */
+static bool may_go(const struct stable_node *node)
+{
+	return node->kind == NODE_CHAIN || node->is_owned;
+}
+
 /* It will be compared with a merged content, or with its own frame: @ref in @forest, or 0 if that is not filed. */
 static void note_node(const struct engine *engine, struct foreseen *foreseen, const struct forest *forest, uint32_t ref,
 		      const struct stable_node *node)
@@ -235,8 +241,8 @@ static void note_node(const struct engine *engine, struct foreseen *foreseen, co
 	foreseen->forest = forest;
 	foreseen->ref = ref;
 	foreseen->other = node->kind == NODE_CHAIN ? node_at(engine, node->first_dup)->bytes : node->bytes;
-	if (node->kind == NODE_CHAIN || node->is_owned)
-		compare_ahead(&engine->rules, foreseen);	/* now: it may be freed when pages are visited */
+	if (may_go(node))
+		compare_ahead(&engine->rules, foreseen);	/* now: pages are visited before the step of compares */
 }
 
 /* A page that was merged will be compared with its frame, if it is still. */
@@ -290,9 +296,10 @@ static bool wants_twin(const struct foreseen *foreseen)
 }
 
 /* Will it be compared at once, it seems? */
-static bool finds_frame(const struct trees *trees, const struct foreseen *foreseen)
+static bool wants_compare_now(const struct engine *engine, const struct trees *trees, const struct foreseen *foreseen)
 {
-	return wants_twin(foreseen) && forest_peek(&trees->stable, foreseen->key);
+	uint32_t ref = wants_twin(foreseen) ? forest_peek(&trees->stable, foreseen->key) : 0;
+	return ref && may_go(node_at(engine, ref));
 }
 
 /* Pages from @first on, of one run. */
@@ -319,7 +326,7 @@ static void find_twins(struct preview *preview, const struct preview_run *run, u
 	}
 	uint64_t nr_found = 0;
 	for (uint64_t i = first; i < end; i++) {
-		if (i + 1 < end && finds_frame(trees, &pages[i + 1]))
+		if (i + 1 < end && wants_compare_now(engine, trees, &pages[i + 1]))
 			page_prefetch(&engine->rules, pages[i + 1].bytes);
 		if (wants_twin(&pages[i]))
 			find_twin(preview, region, trees, &pages[i]);

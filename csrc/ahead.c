@@ -1,24 +1,35 @@
 /*
- * ahead.c - four steps, each so many pages ahead that a miss is hidden behind the visits in between. They must not be
- * many more: the sampled lines of all pages share one set of the first-level cache, and would drive each other out.
+ * ahead.c - steps, each so many pages ahead that a miss is hidden behind the visits in between. They must not be many more
+ * where nobody helps: the sampled lines of all pages share one set of the first-level cache, and would drive each other
+ * out. Who helps needs time, so then the steps in front of a task and behind it are LEAD pages apart.
  */
 #include "ahead.h"
 
+#include "chain.h"
 #include "filter.h"
 #include "index.h"
 #include "mm_slot.h"
-#include "preview.h"
 #include "smart_scan.h"
 
 #define ASK_FOR_LINES 12	/* pages ahead: sampled lines are asked for */
-#define TAKE_SAMPLE 9		/* they are here; if this sample has been deepened the whole page is asked for */
-#define ASK_FOR_ROOTS 8		/* its hash is taken; the key is known, the roots are asked for */
+#define TAKE_SAMPLE 9		/* they are here; if this sample has been deepened the whole page is asked for, or its hash */
+#define ASK_FOR_ROOTS 8		/* with that the key is known, the roots are asked for */
 #define ASK_FOR_OBJECTS 6	/* the objects at the roots are asked for */
-#define FIND_TWIN 3		/* the object with the same key is looked for */
-#define ASK_FOR_TWIN 1		/* its page is asked for, and the page itself */
+#define FIND_TWIN 3		/* the object with the same key is looked for, and a compare is asked for */
+#define FETCH_RESULT 5		/* what another thread has written is fetched */
+#define ASK_FOR_TWIN 1		/* nobody has begun with it: its page is asked for, and the page itself */
+#define LEAD 48			/* tasks that may wait */
+_Static_assert(ASK_FOR_LINES + 2 * LEAD < AHEAD_PAGES, "the farthest step");
+
+static struct foreseen *foreseen_at(struct engine *engine, uint64_t page)
+{
+	return &engine->helpers.foreseen[page & engine->ahead.mask];
+}
 
 void ahead_reset(struct engine *engine)
 {
+	if (engine->ahead.region)
+		helpers_settle_all(engine);
 	engine->ahead.region = NULL;
 }
 
@@ -30,29 +41,48 @@ static bool needs_key(const struct engine *engine, const struct rmap_item *item)
 	return !engine->smart_scan || !smart_scan_will_skip(item);
 }
 
-/* Notes where a page is if its visit will need its key, and asks for the lines that this takes. */
-static void ask_for_lines(struct engine *engine, const struct region *region, uint64_t page)
+/* Will the visit come to a gate? It will pass it if its bytes have been there before and cannot have changed. */
+static bool meets_gate(const struct engine *engine, const struct region *region, const struct rmap_item *item)
 {
+	bool is_frozen = region->slot->pending == LKSM_PENDING_FROZEN;
+	bool bypasses = is_frozen && (!item || item->state == ITEM_UNSTABLE);
+	bool is_late = engine->scan_round < engine->initial_rounds && !bypasses;
+	return (engine->gate_first || is_late) && !(item && item->checksum && region->is_immutable);
+}
+
+/* A merged page is compared with its frame, unless that is known to be the same. */
+static void ask_for_node(const struct engine *engine, const struct region *region, uint64_t page,
+			 const struct rmap_item *item)
+{
+	struct ahead_page *ahead = &((struct engine *)engine)->ahead.pages[page & engine->ahead.mask];
+	if (region->is_immutable || item->is_private || item->is_settled)
+		return;
+	ahead->bytes = region_page(region, page);
+	ahead->node = item->sharer.node;
+	prefetch(node_at(engine, ahead->node));
+}
+
+/* Notes where a page is if its visit will need its key, and asks for the lines that this takes. */
+static void ask_for_lines(struct engine *engine, uint64_t page)
+{
+	const struct region *region = engine->ahead.region;
 	const struct filter *filter = engine->ahead.filter;
 	struct ahead_page *ahead = ahead_page(engine, page);
+	struct foreseen *foreseen = foreseen_at(engine, page);
 
-	*ahead = (struct ahead_page){ .foreseen = preview_of(engine->preview, engine->ahead.run, page) };
-	if (ahead->foreseen) {
-		if (ahead->foreseen->is_merged)
-			return;
-		ahead->bytes = ahead->foreseen->bytes;
-		ahead->key = preview_filed_key(ahead->foreseen);
-		ahead->is_kept = ahead->foreseen->has_key;
-		ahead->has_key = true;
-		return;
-	}
+	helpers_settle(foreseen);
+	foreseen->has_hash = foreseen->is_compared = foreseen->is_frame = false;
+	*ahead = (struct ahead_page){ 0 };
 	if ((region->flags[page] & (PAGE_MERGEABLE | PAGE_ZERO)) != PAGE_MERGEABLE || (filter && !filter_has(filter, page)))
 		return;
 	uint32_t ref = item_find(region, page);
 	const struct rmap_item *item = ref ? item_at(&engine->items, ref) : NULL;
+	if (item && item->state == ITEM_STABLE)
+		ask_for_node(engine, region, page, item);
 	if (item && !needs_key(engine, item))
 		return;
 	ahead->bytes = region_page(region, page);
+	ahead->meets_gate = meets_gate(engine, region, item);
 	ahead->is_kept = ahead->has_key = item && item->has_key;
 	if (ahead->is_kept)
 		ahead->key = item->key;
@@ -60,59 +90,128 @@ static void ask_for_lines(struct engine *engine, const struct region *region, ui
 		page_prefetch_sample(&engine->rules, ahead->bytes);
 }
 
-static void take_sample(const struct engine *engine, struct ahead_page *ahead)
+static void take_sample(struct engine *engine, uint64_t page)
 {
-	ahead->key = page_take_sample(&engine->rules, ahead->bytes);
+	struct ahead_page *ahead = ahead_page(engine, page);
+	struct foreseen *foreseen = foreseen_at(engine, page);
+
+	if (!ahead->bytes || ahead->has_key || ahead->node)
+		return;
+	ahead->sample = ahead->key = page_take_sample(&engine->rules, ahead->bytes);
 	ahead->has_key = true;
-	ahead->wants_hash = !engine->rules.is_sample_whole && keyset_has(engine->ahead.deepened, ahead->key);
-	if (ahead->wants_hash)
+	ahead->wants_hash = !engine->rules.is_sample_whole && keyset_has(engine->ahead.deepened, ahead->sample);
+	if (!ahead->wants_hash)
+		return;
+	foreseen->bytes = ahead->bytes;
+	if (engine->ahead.lead)
+		helpers_ask(engine, foreseen, true);
+	else
 		page_prefetch(&engine->rules, ahead->bytes);
 }
 
-/* What a preview would say. */
-static void take_hash(struct engine *engine, uint64_t page, struct ahead_page *ahead)
+static void ask_for_roots(struct engine *engine, uint64_t page)
 {
-	struct foreseen *foreseen = &engine->ahead.hashed[page % AHEAD_PAGES];
-	*foreseen = (struct foreseen){
-		.bytes = ahead->bytes,
-		.key = ahead->key,
-		.hash = page_take_hash(&engine->rules, ahead->bytes),
-		.has_hash = true,
-		.is_deep = true,
-	};
-	ahead->foreseen = foreseen;
-	ahead->key = foreseen->hash;
-}
+	const struct trees *trees = engine->ahead.trees;
+	struct ahead_page *ahead = ahead_page(engine, page);
 
-static void ask_for_roots(const struct trees *trees, const struct ahead_page *ahead)
-{
+	if (!ahead->has_key)
+		return;
+	if (ahead->wants_hash) {
+		struct foreseen *foreseen = foreseen_at(engine, page);
+		helpers_settle(foreseen);
+		if (!foreseen->has_hash)
+			foreseen->hash = page_take_hash(&engine->rules, ahead->bytes);
+		foreseen->has_hash = true;
+		ahead->key = foreseen->hash;
+	}
 	forest_prefetch_root(&trees->stable, ahead->key);
 	forest_prefetch_root(&trees->unstable, ahead->key);
 	forest_prefetch_root(&trees->kept, ahead->key);
 }
 
-static void ask_for_objects(const struct trees *trees, const struct ahead_page *ahead)
+static void ask_for_objects(struct engine *engine, uint64_t page)
 {
+	const struct trees *trees = engine->ahead.trees;
+	const struct ahead_page *ahead = ahead_page(engine, page);
+
+	if (!ahead->has_key)
+		return;
 	forest_prefetch_object(&trees->stable, ahead->key);
 	forest_prefetch_object(&trees->unstable, ahead->key);
 	forest_prefetch_object(&trees->kept, ahead->key);
 }
 
-/* Finds what the page will be compared with, as it seems now. */
-static void find_twin(const struct trees *trees, struct ahead_page *ahead)
+/* It will be compared with this node's frame, or the first of its chain. */
+static void note_node(const struct engine *engine, struct foreseen *foreseen, uint32_t ref)
 {
-	ahead->twin = forest_peek_page(&trees->stable, ahead->key);
-	if (!ahead->twin)
-		ahead->twin = forest_peek_page(&trees->unstable, ahead->key);
-	if (!ahead->twin)
-		ahead->twin = forest_peek_page(&trees->kept, ahead->key);
+	const struct stable_node *node = node_at(engine, ref);
+
+	foreseen->is_frame = node->kind != NODE_PLAIN || node->is_owned;
+	foreseen->other = node->kind == NODE_CHAIN ? node_at(engine, node->first_dup)->bytes : node->bytes;
 }
 
-/* Both pages in full: of a page that is read from its start the processor would ask for every line too late. */
-static void ask_for_twin(const struct engine *engine, const struct ahead_page *ahead)
+/* Finds what the page will be compared with, as it seems now: in the order in which a visit goes through the trees. */
+static void find_twin(struct engine *engine, uint64_t page)
 {
+	const struct trees *trees = engine->ahead.trees;
+	struct ahead_page *ahead = ahead_page(engine, page);
+	struct foreseen *foreseen = foreseen_at(engine, page);
+
+	if (!ahead->has_key && !ahead->node)
+		return;
+	uint32_t ref = ahead->has_key ? forest_peek(&trees->stable, ahead->key) : 0;
+	foreseen->bytes = ahead->bytes;
+	foreseen->other = NULL;
+	foreseen->forest = ref ? &trees->stable : NULL;
+	foreseen->ref = ref;
+	foreseen->nr_gone = engine->nr_gone;
+	if (ref || ahead->node)
+		note_node(engine, foreseen, ref ? ref : ahead->node);
+	else
+		foreseen->other = forest_peek_page(&trees->unstable, ahead->key);
+	if (!foreseen->other)
+		foreseen->other = forest_peek_page(&trees->kept, ahead->key);
+	ahead->twin = foreseen->other;
+	ahead->meets_gate &= !foreseen->has_hash && (engine->gate_first || !ref);
+	if (engine->ahead.lead && (ahead->meets_gate || ahead->twin))
+		helpers_ask(engine, foreseen, ahead->meets_gate);
+}
+
+/* What will be read is asked for in full, unless another thread reads it. */
+static void ask_for_twin(struct engine *engine, uint64_t page)
+{
+	const struct ahead_page *ahead = ahead_page(engine, page);
+
+	if (engine->ahead.lead)
+		prefetch(foreseen_at(engine, page + FETCH_RESULT - ASK_FOR_TWIN));
+	if ((!ahead->twin && !ahead->meets_gate) || !helpers_take_back(foreseen_at(engine, page)))
+		return;
 	page_prefetch(&engine->rules, ahead->bytes);
-	page_prefetch(&engine->rules, ahead->twin);
+	if (ahead->twin)
+		page_prefetch(&engine->rules, ahead->twin);
+}
+
+/* --- all of it ----------------------------------------------------------------------------------- */
+
+/* Takes the step for pages from @page on, before @end. */
+static inline void take(struct engine *engine, void (*step)(struct engine *engine, uint64_t page), uint64_t page, uint64_t end)
+{
+	for (; page < end && page < engine->ahead.region->nr_pages; page++)
+		step(engine, page);
+}
+
+/* All steps for the pages that they come to when @first is visited: for one each, or for all up to these. */
+static inline void take_steps(struct engine *engine, uint64_t first, bool is_beginning)
+{
+	uint64_t lead = engine->ahead.lead;
+#define TAKE(step, distance) take(engine, step, first + (is_beginning ? 0 : (distance)), first + (distance) + 1)
+	TAKE(ask_for_lines, ASK_FOR_LINES + 2 * lead);
+	TAKE(take_sample, TAKE_SAMPLE + 2 * lead);
+	TAKE(ask_for_roots, ASK_FOR_ROOTS + lead);
+	TAKE(ask_for_objects, ASK_FOR_OBJECTS + lead);
+	TAKE(find_twin, FIND_TWIN + lead);
+	TAKE(ask_for_twin, ASK_FOR_TWIN);
+#undef TAKE
 }
 
 /* The page that is to be visited was not expected: begins anew there. */
@@ -121,43 +220,23 @@ static void begin(struct engine *engine, const struct region *region, uint64_t p
 	const struct index *index = region->slot->index;
 	struct ahead *ahead = &engine->ahead;
 
-	memset(ahead, 0, sizeof(*ahead));
+	ahead_reset(engine);
 	ahead->region = region;
-	ahead->run = engine->preview ? preview_run(engine->preview, region) : NULL;
 	ahead->trees = &index->trees[index_tree(index, region->node)];	/* of pages that were not moved */
 	ahead->deepened = &index->deepened;
 	ahead->filter = filter_in_use(region);
-	for (uint64_t i = page; i < page + ASK_FOR_LINES && i < region->nr_pages; i++)
-		ask_for_lines(engine, region, i);
+	ahead->lead = helpers_are_there(engine) ? LEAD : 0;
+	ahead->mask = ahead->lead ? AHEAD_PAGES - 1 : 15;
+	take_steps(engine, page, true);
 }
 
 void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 {
-	struct ahead_page *ahead;
+	struct ahead *ahead = &engine->ahead;
 
-	if (region != engine->ahead.region || page != engine->ahead.next)
+	if (region != ahead->region || page != ahead->next)
 		begin(engine, region, page);
-	const struct trees *trees = engine->ahead.trees;
-	engine->ahead.next = page + 1;
-	if (page + ASK_FOR_LINES < region->nr_pages)
-		ask_for_lines(engine, region, page + ASK_FOR_LINES);
 	else
-		*ahead_page(engine, page + ASK_FOR_LINES) = (struct ahead_page){ 0 };
-	ahead = ahead_page(engine, page + TAKE_SAMPLE);
-	if (ahead->bytes && !ahead->has_key)
-		take_sample(engine, ahead);
-	ahead = ahead_page(engine, page + ASK_FOR_ROOTS);
-	if (ahead->wants_hash)
-		take_hash(engine, page + ASK_FOR_ROOTS, ahead);
-	if (ahead->has_key)
-		ask_for_roots(trees, ahead);
-	ahead = ahead_page(engine, page + ASK_FOR_OBJECTS);
-	if (ahead->has_key)
-		ask_for_objects(trees, ahead);
-	ahead = ahead_page(engine, page + FIND_TWIN);
-	if (ahead->has_key && !(ahead->foreseen && ahead->foreseen->is_compared))
-		find_twin(trees, ahead);
-	ahead = ahead_page(engine, page + ASK_FOR_TWIN);
-	if (ahead->twin)
-		ask_for_twin(engine, ahead);
+		take_steps(engine, page, false);
+	ahead->next = page + 1;
 }

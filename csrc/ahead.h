@@ -9,34 +9,37 @@
 #ifndef AHEAD_H
 #define AHEAD_H
 
-#include "types.h"
+#include "helpers.h"
 
-/* Forgets everything: bytes may have been written since. Call when a batch begins. */
+/* Forgets everything: bytes may have been written since. Call when a batch begins, and when it ends: nobody helps then. */
 void ahead_reset(struct engine *engine);
 /* @page of @region is about to be visited: takes the next steps for the pages that follow it. */
 void ahead_of(struct engine *engine, const struct region *region, uint64_t page);
 
 static inline struct ahead_page *ahead_page(struct engine *engine, uint64_t page)
 {
-	return &engine->ahead.pages[page % AHEAD_PAGES];
+	return &engine->ahead.pages[page & engine->ahead.mask];
 }
 
-/* What the preview of this batch says of a page of @region; NULL: nothing. */
-static inline const struct foreseen *ahead_foreseen(struct engine *engine, const struct region *region, uint64_t page)
+/* What was found out about the bytes of a page that is visited; NULL: nothing. */
+static inline const struct foreseen *ahead_foreseen(struct engine *engine, uint64_t page)
 {
-	struct foreseen *foreseen = engine->ahead.region == region ? ahead_page(engine, page)->foreseen : NULL;
-	if (foreseen && foreseen->is_node && engine->preview->nr_gone != engine->nr_gone)
-		foreseen->is_compared = false;	/* its address or reference may be another frame's now */
+	struct foreseen *foreseen = &engine->helpers.foreseen[page & engine->ahead.mask];
+	helpers_settle(foreseen);
+	if (!foreseen->has_hash && !foreseen->is_compared)
+		return NULL;
+	if (foreseen->nr_gone != engine->nr_gone)
+		foreseen->forest = NULL;	/* its reference may be another node's now */
 	return foreseen;
 }
 
-/* The sample of the page at @bytes, a region's page number @page, if it was taken in this batch. */
+/* The sample of the page at @bytes, which is visited, if it was taken in this batch. */
 static inline bool ahead_sample(struct engine *engine, uint64_t page, const uint8_t *bytes, uint64_t *sample_ret)
 {
 	const struct ahead_page *ahead = ahead_page(engine, page);
 	if (ahead->bytes != bytes || ahead->is_kept || !ahead->has_key)
 		return false;
-	*sample_ret = ahead->foreseen ? ahead->foreseen->key : ahead->key;
+	*sample_ret = ahead->sample;
 	return true;
 }
 

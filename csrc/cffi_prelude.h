@@ -9,6 +9,5 @@
 
 struct engine;
 struct mm_slot;
-struct preview;
 
 #include "lksm.h"

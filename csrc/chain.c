@@ -16,6 +16,8 @@
  */
 #include "chain.h"
 
+#include "helpers.h"
+
 /* --- chains in the order of their prune times -------------------------------------------------- */
 
 /* Puts the chain last in line, as pruned now. A clock that has gone back stands still here. */
@@ -145,11 +147,13 @@ static void chain_destroy(struct index *index, uint32_t chain_ref)
 	queue_remove(index, chain_ref);
 	index->nr_chains--;
 	index->engine->nr_gone++;
+	helpers_forget_frames(index->engine);
 	pool_destroy(&index->engine->nodes, chain_ref);
 }
 
 static void chain_free_copy(struct engine *engine, const struct stable_node *chain)
 {
+	helpers_forget_frames(engine);
 	frame_free(&engine->memory, (uint8_t *)chain->bytes, engine->rules.page_size);
 }
 

@@ -5,10 +5,10 @@
  */
 #include "check.h"
 #include "fork.h"
+#include "helpers.h"
 #include "merge.h"
 #include "migrate.h"
 #include "mm_slot.h"
-#include "preview.h"
 #include "report.h"
 #include "scan.h"
 #include "stable_tree.h"
@@ -414,52 +414,29 @@ int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *
 	return error ? fail(engine, error, "no memory to remember a page") : LKSM_OK;
 }
 
-size_t lksm_preview_size(uint64_t nr_pages)
+void lksm_begin_help(struct engine *engine)
 {
-	return preview_size(nr_pages);
+	helpers_begin(engine);
 }
 
-void lksm_preview_init(struct preview *preview, uint64_t nr_pages)
+void lksm_help(struct engine *engine)
 {
-	preview_init(preview, nr_pages);
+	helpers_work(engine);
 }
 
-uint64_t lksm_preview_collect(const struct engine *engine, struct preview *preview, const struct preview *after,
-			      uint64_t *nr_looks_ret)
+void lksm_end_help(struct engine *engine)
 {
-	uint64_t nr_visits = preview_collect(engine, preview, after);
-	*nr_looks_ret = preview->nr_looks;
-	return nr_visits;
+	helpers_end(engine);
 }
 
-void lksm_preview_keys(struct preview *preview)
+uint64_t lksm_nr_asked(const struct engine *engine)
 {
-	preview_keys(preview);
+	return atomic_load(&engine->helpers.nr_asked);
 }
 
-void lksm_preview_twins(struct preview *preview)
+uint64_t lksm_nr_waiting(const struct engine *engine, uint64_t most)
 {
-	preview_twins(preview);
-}
-
-void lksm_preview_compares(struct preview *preview)
-{
-	preview_compares(preview);
-}
-
-uint64_t lksm_preview_nr_found(const struct preview *preview)
-{
-	return atomic_load(&preview->nr_found);
-}
-
-int lksm_scan_previewed(struct engine *engine, struct preview *preview, uint64_t nr_pages, uint64_t now,
-			uint64_t *nr_scanned_ret)
-{
-	engine->preview = preview;
-	int error = lksm_scan(engine, nr_pages, now, nr_scanned_ret);
-	engine->preview = NULL;
-	preview->nr_runs = 0;
-	return error;
+	return scan_nr_waiting(engine, most);
 }
 
 bool lksm_is_walking(const struct engine *engine)

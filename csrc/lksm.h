@@ -5,8 +5,7 @@
  * <stddef.h>, <stdint.h> and <stdbool.h> before it.
  *
  * The core is mechanism: pages, trees, processes, one scan with a budget. It has no globals, threads,
- * clocks or files, and calls nobody back. One engine must be used by one thread at a time, but for the steps of a
- * preview.
+ * clocks or files, and calls nobody back. One engine must be used by one thread at a time, but for lksm_help().
  *
  * Functions return 0 or a negative enum lksm_error; results come back through a last parameter called
  * ..._ret, untouched on failure. Page numbers are indices into a process's pages in address order.
@@ -257,33 +256,17 @@ void lksm_begin_round(struct engine *engine, uint64_t now);
 int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *nr_scanned_ret);
 
 /*
- * A preview is what several threads find out about pages before one thread visits them with lksm_scan_previewed(). It
- * changes no result and no counter. From lksm_preview_collect() to the scan nothing else may be asked of the engine but
- * scans of the previews in front, before lksm_preview_twins() begins or after it has ended.
- *
- * @preview is memory of the caller's, of lksm_preview_size() bytes, aligned as a uint64_t.
+ * Other threads may help those who call lksm_scan(), with compares and hashes of the pages that it comes to. That changes
+ * no result and no counter. They call lksm_help() between lksm_begin_help() and lksm_end_help(), and come back
+ * soon after that; nothing else may be asked of the engine meanwhile but scans.
  */
-size_t lksm_preview_size(uint64_t nr_pages);
-void lksm_preview_init(struct preview *preview, uint64_t nr_pages);
-/*
- * Notes the pages that will be visited behind those of @after, which must be kept until twins are found, or from the
- * cursor on if it is NULL; returns how many. 0: the cursor is at the head, or nothing is left. @nr_looks_ret: pages of
- * which there is something to find out.
- */
-uint64_t lksm_preview_collect(const struct engine *engine, struct preview *preview, const struct preview *after,
-			      uint64_t *nr_looks_ret);
-/*
- * Three steps, one after the other for one preview; the last two may be left out. Each may be called by several threads at once, and returns when
- * nothing is left to begin. The first and the last may be taken while pages in front are visited.
- */
-void lksm_preview_keys(struct preview *preview);
-void lksm_preview_twins(struct preview *preview);
-void lksm_preview_compares(struct preview *preview);
-/* After twins: pages that have something to be compared with, or will be hashed. */
-uint64_t lksm_preview_nr_found(const struct preview *preview);
-/* lksm_scan() that knows what is in @preview, which is used up. */
-int lksm_scan_previewed(struct engine *engine, struct preview *preview, uint64_t nr_pages, uint64_t now,
-			uint64_t *nr_scanned_ret);
+void lksm_begin_help(struct engine *engine);
+void lksm_help(struct engine *engine);
+void lksm_end_help(struct engine *engine);
+/* Pages, so far, that there was something to help with. */
+uint64_t lksm_nr_asked(const struct engine *engine);
+/* Pages of the processes that wait which have not been visited since, counted to @most at most. */
+uint64_t lksm_nr_waiting(const struct engine *engine, uint64_t most);
 /* Is a process half scanned? Else the cursor is at the head, between two walks over the queue. */
 bool lksm_is_walking(const struct engine *engine);
 

@@ -48,7 +48,7 @@ bool compare_and_merge(struct engine *engine, struct region *region, uint64_t pa
 		.tree = index_tree(index, page_node(region, page)),
 		.item = item_at(&engine->items, item_ref),
 		.bytes = region_page(region, page),
-		.foreseen = ahead_foreseen(engine, region, page),
+		.foreseen = ahead_foreseen(engine, page),
 	};
 	struct look look;
 	struct place place, places[2];

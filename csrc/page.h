@@ -76,7 +76,7 @@ static inline uint64_t page_hash(const struct page_rules *rules, const uint8_t *
 
 /* --- the same for a page that may have been foreseen ------------------------------------------- */
 
-/* Books what it would have cost now, so that nobody can tell whether there was a preview. */
+/* Books what it would have cost now, so that nobody can tell when it was found out. */
 static inline int foreseen_compare(const struct page_rules *rules, const struct foreseen *foreseen)
 {
 	rules->work->bytes_compared += foreseen->nr_compared;

@@ -37,24 +37,6 @@ static void give_back(void *bytes, size_t size)
 		free(bytes);
 }
 
-/* As realloc(); what is new is zero. */
-static void *take_again(void *bytes, size_t old_size, size_t size)
-{
-	size_t kept = old_size < size ? old_size : size;
-	if (is_mapped(old_size) || is_mapped(size)) {
-		void *taken = take(size);
-		if (taken && bytes) {
-			memcpy(taken, bytes, kept);
-			give_back(bytes, old_size);
-		}
-		return taken;
-	}
-	uint8_t *taken = realloc(bytes, size);
-	if (taken)
-		memset(taken + kept, 0, size - kept);
-	return taken;
-}
-
 void *memory_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size)
 {
 	if (!memory_may_grow(memory))
@@ -79,9 +61,12 @@ void *memory_resize(struct memory *memory, enum lksm_purpose purpose, void *byte
 {
 	if (!memory_may_grow(memory))
 		return NULL;
-	void *resized = take_again(bytes, old_size, new_size);
+	void *resized = take(new_size);
 	if (!resized)
 		return NULL;
+	if (bytes)
+		memcpy(resized, bytes, old_size < new_size ? old_size : new_size);
+	give_back(bytes, old_size);
 	memory->reserved[purpose] += new_size;
 	memory->reserved[purpose] -= old_size;
 	return resized;
@@ -89,7 +74,9 @@ void *memory_resize(struct memory *memory, enum lksm_purpose purpose, void *byte
 
 void *memory_alloc_first(size_t size)
 {
-	return calloc(1, size);
+	size_t lines = (size + LINE_SIZE - 1) / LINE_SIZE * LINE_SIZE;	/* no two threads shall write to one */
+	void *bytes = aligned_alloc(LINE_SIZE, lines);
+	return bytes ? memset(bytes, 0, lines) : NULL;
 }
 
 void memory_free_first(void *bytes)

@@ -78,6 +78,15 @@ void scan_move_to_front(struct mm_slot *slot)
 	link_slot(engine, slot, NULL);
 }
 
+uint64_t scan_nr_waiting(const struct engine *engine, uint64_t most)
+{
+	const struct mm_slot *slot = engine->cursor.slot ? engine->cursor.slot : engine->queue;
+	uint64_t nr_pages = 0;
+	for (; slot && nr_pages < most; slot = slot->queue_next)
+		nr_pages += slot->nr_scans < slot->nr_pages ? slot->nr_pages - slot->nr_scans : 0;
+	return nr_pages < most ? nr_pages : most;
+}
+
 void scan_remove(struct mm_slot *slot)
 {
 	scan_dequeue(slot);
@@ -241,6 +250,7 @@ static uint64_t scan_pass(struct engine *engine, uint64_t nr_pages)
 		engine->cursor.slot->index->tally.pages_scanned++;
 		nr_scanned++;
 	}
+	ahead_reset(engine);
 	return nr_scanned;
 }
 

@@ -17,4 +17,7 @@ void scan_remove(struct mm_slot *slot);
 /* Visits up to @nr_pages pages; see lksm_scan(). */
 int scan(struct engine *engine, uint64_t nr_pages, uint64_t *nr_scanned_ret);
 
+/* Pages of the processes that wait which have not been visited since, counted to @most at most. */
+uint64_t scan_nr_waiting(const struct engine *engine, uint64_t most);
+
 #endif

@@ -4,6 +4,7 @@
 #include "stable_tree.h"
 
 #include "filter.h"
+#include "helpers.h"
 #include "mm_slot.h"
 
 /* --- searching --------------------------------------------------------------------------------- */
@@ -106,7 +107,8 @@ bool stable_tree_file(struct index *index, uint32_t ref, const struct look *look
 
 	if (equal && !chain)
 		return false;
-	index->engine->nr_gone++;	/* its frame may be freed for the chain's copy */
+	index->engine->nr_gone++;
+	helpers_forget_frames(index->engine);	/* its frame may be freed for the chain's copy */
 	leave_migrate_list(index, ref);
 	node->kind = NODE_PLAIN;
 	node->tree = index_tree(index, node->memory_node) & UINT8_MAX;
@@ -154,6 +156,7 @@ static void node_destroy(struct index *index, uint32_t ref)
 	const struct stable_node *node = node_at(engine, ref);
 
 	engine->nr_gone++;
+	helpers_forget_frames(engine);
 	if (node->kind == NODE_PLAIN)
 		forest_remove(&index->trees[node->tree].stable, ref);
 	if (node->kind == NODE_MIGRATING)

@@ -13,7 +13,7 @@
  * key           64 bits taken from as few bytes of a page as tell it from the others; may say
  *               "different", never "equal"
  * round         one prepared scan, full or partial
- * preview       what threads find out about the next pages before they are visited
+ * task          a compare or a hash of a page that is visited soon, for whichever thread has time
  * filter        at which offsets pages of regions with one key ever merged; when it is mature, scans leave
  *               out the others
  *
@@ -35,8 +35,9 @@
 
 struct engine;
 struct mm_slot;
-struct preview;
 #include "lksm.h"
+
+#define LINE_SIZE 64	/* of the processor's caches, in bytes */
 
 /* --- memory and pools (arena.c, pool.c) ------------------------------------------------------- */
 
@@ -129,40 +130,27 @@ struct work {
 	uint64_t bytes_hashed;		/* handed to the hash for keys and checksums */
 };
 
-/* What is known of the bytes of a page before its visit. */
+/* What is known of the bytes of a page before its visit. A task's results are written by who does it, all else by the scan. */
 struct foreseen {
-	const uint8_t *bytes;		/* the page; NULL: nothing is known, or need be */
-	uint64_t key;			/* its sample, or the key that it has kept */
-	uint64_t hash;			/* of the whole page */
-	const uint8_t *other;		/* bytes that it is compared with; NULL: with none */
-	const struct forest *forest;	/* where these are filed, if that is a stable one */
-	uint32_t ref;			/* as what */
-	uint32_t nr_compared;		/* bytes that this compare looked at */
-	uint32_t checksum;		/* of its last gated visit */
-	int8_t order;			/* what this compare said */
-	bool has_key : 1;		/* @key is one that it has kept */
-	bool wants_hash : 1;		/* @hash will be asked for */
-	bool has_hash : 1;		/* @hash is valid */
-	bool is_deep : 1;		/* it will be filed under @hash */
-	bool is_merged : 1;		/* it will be compared with its frame */
-	bool is_node : 1;		/* @other is a frame */
-	bool is_compared : 1;		/* @order and @nr_compared are valid */
-	bool bypasses_gate : 1;
-};
-
-/* Pages of one region that follow each other. */
-struct preview_run {
-	const struct region *region;
-	uint64_t first_page;		/* in the region */
-	uint64_t first;			/* in the preview */
-	uint64_t nr_pages;
+	_Alignas(LINE_SIZE) const uint8_t *bytes;	/* the page */
+	const uint8_t *other;		/* bytes that it is compared with */
+	uint64_t hash;			/* result: of the whole page */
+	uint32_t nr_compared;		/* result: bytes that the compare looked at */
+	int8_t order;			/* result: what it said */
+	bool is_hash;			/* the task is the hash, not the compare */
+	bool has_hash;			/* @hash is valid */
+	bool is_compared;		/* @order and @nr_compared are valid */
+	bool is_frame;			/* @other may be freed in this scan */
+	_Atomic uint8_t task;		/* helpers.c: how far it is */
+	uint32_t ref;			/* @other is filed as */
+	const struct forest *forest;	/* here, if that is a stable one; else NULL */
+	uint64_t nr_gone;		/* of the engine, when that was found out */
 };
 
 /* How pages are told apart; the same for all pages of an engine. */
 #define SAMPLE_LINES 2		/* each one is a miss; these two whole tell more pages apart than three halves do */
 #define SAMPLE_BYTES 64		/* of each line; where pages are not aligned they are of two */
 #define SAMPLE_SIZE (SAMPLE_LINES * SAMPLE_BYTES)
-#define LINE_SIZE 64
 struct page_rules {
 	uint64_t page_size;		/* bytes */
 	uint32_t page_shift;		/* its logarithm */
@@ -182,7 +170,7 @@ struct look {
 	uint64_t sample;		/* key taken from the sampled lines */
 	uint64_t hash;			/* key taken from the whole page */
 	uint64_t key;			/* the one it is filed under now */
-	const struct foreseen *foreseen;	/* what a preview has found out about the bytes; NULL: nothing */
+	const struct foreseen *foreseen;	/* what was found out about the bytes before; NULL: nothing */
 	bool has_hash;			/* @hash is valid */
 	bool is_deep;			/* @key is final: its class has been deepened, or cannot be */
 };
@@ -236,7 +224,7 @@ struct visit {
 	uint32_t tree;			/* in which it is filed */
 	struct rmap_item *item;
 	const uint8_t *bytes;
-	const struct foreseen *foreseen;	/* what a preview has found out; NULL: nothing */
+	const struct foreseen *foreseen;	/* what was found out before; NULL: nothing */
 };
 
 /* The items of up to 256 neighbouring pages of a region; a chunk of the item pool. */
@@ -497,28 +485,39 @@ struct mm_slot {
 	bool is_leaving;		/* exiting: do not make it a lender */
 };
 
-#define AHEAD_PAGES 16			/* more than the farthest step, a power of two */
+#define AHEAD_PAGES 128		/* more than the farthest step, a power of two */
+#define TASK_PLACES (2 * AHEAD_PAGES)	/* a page has two tasks at most */
 
 /* What is known of a page that is visited soon. */
 struct ahead_page {
-	const uint8_t *bytes;		/* the page; NULL: its visit needs no key */
-	uint64_t key;			/* the key it has kept, or its sample once @has_key */
+	const uint8_t *bytes;		/* the page; NULL: its visit needs none of this */
 	const uint8_t *twin;		/* what it will be compared with, it seems; NULL: nothing */
-	struct foreseen *foreseen;	/* what a preview says of it, or would; NULL: nothing */
+	uint64_t sample;		/* unless @is_kept, once @has_key */
+	uint64_t key;			/* it will be filed under, it seems: the one it has kept, its sample or its hash */
+	uint32_t node;			/* it is merged with this one and will be compared with its frame; or 0 */
 	bool is_kept;			/* @key is kept */
 	bool has_key;			/* @key is valid */
-	bool wants_hash;		/* @key has been deepened: the page will be filed under its hash */
+	bool wants_hash;		/* its sample has been deepened: it will be filed under its hash */
+	bool meets_gate;		/* its checksum will be asked for, it seems */
 };
 
 struct ahead {
 	const struct region *region;	/* the pages are of; NULL: nothing is known */
-	const struct preview_run *run;	/* of these pages; NULL: none is previewed */
 	const struct trees *trees;	/* these pages are searched for in */
 	const struct keyset *deepened;	/* of their domain */
 	const struct filter *filter;	/* that leaves pages out; NULL: none are */
 	uint64_t next;			/* the page that is expected to be visited next */
+	uint64_t lead;			/* pages that the steps before a task and behind it are farther ahead */
+	uint64_t mask;			/* places in use, less one */
 	struct ahead_page pages[AHEAD_PAGES];	/* by page number */
-	struct foreseen hashed[AHEAD_PAGES];	/* by page number: of those that want a hash */
+};
+
+/* Tasks for other threads. */
+struct helpers {
+	_Atomic bool is_open;		/* they may come, and stay */
+	_Atomic uint64_t nr_asked;	/* tasks so far */
+	_Atomic uint8_t queue[TASK_PLACES];	/* by number: whose it is */
+	struct foreseen foreseen[AHEAD_PAGES];	/* by page number, like what is ahead */
 };
 
 /* --- the engine ------------------------------------------------------------------------------ */
@@ -529,29 +528,6 @@ struct cursor {
 	uint64_t page;			/* in the region: next to look at */
 	bool has_met_filter;		/* of the region, and looked at its size */
 	bool is_learning;		/* that filter had no bits then: the walk leaves nothing of the region out */
-};
-
-#define PREVIEW_RUNS 256
-
-/* What threads find out about the next pages. Its memory is lent by the caller. */
-struct preview {
-	const struct engine *engine;
-	const struct preview *before;	/* of the pages in front of these; NULL: there are none */
-	struct cursor end;		/* where the next one begins */
-	uint64_t capacity;		/* pages there is room for */
-	uint64_t nr_pages;		/* noted */
-	uint64_t nr_visits;		/* pages that will be visited */
-	uint64_t nr_looks;		/* and have to be looked at */
-	_Atomic uint64_t nr_found;	/* pages that have something to be compared with, or will be hashed */
-	_Atomic uint64_t nr_gone;	/* of the engine, when twins were looked for */
-	_Atomic uint64_t next_key;	/* first page that no thread has taken yet, for keys */
-	_Atomic uint64_t next_twin;	/* for twins */
-	_Atomic uint64_t next_compare;	/* for compares */
-	uint64_t nr_slots;		/* a power of two */
-	_Atomic uint32_t *slots;	/* open addressing by key: number of the first page that has it, and 1; 0 = empty */
-	uint32_t nr_runs;
-	struct preview_run runs[PREVIEW_RUNS];
-	struct foreseen pages[];
 };
 
 struct engine {
@@ -567,7 +543,7 @@ struct engine {
 	struct mm_slot *queue_last;
 	struct cursor cursor;
 	struct ahead ahead;		/* of this batch */
-	struct preview *preview;	/* for this batch; NULL: there is none */
+	struct helpers helpers;		/* of the thread that scans */
 	uint32_t nr_nodes;		/* memory nodes there are */
 	bool merge_across_nodes;	/* pages of different memory nodes are compared */
 	bool is_secure;			/* frames are copies, never borrowed */
@@ -598,7 +574,7 @@ struct engine {
 _Static_assert(LKSM_MAX_NODES == 1 << 8, "a stable node has 8 bits for its memory node");
 _Static_assert(sizeof(struct rb_node) == 12, "a place in a tree is three references");
 _Static_assert(sizeof(struct rmap_item) == 32, "half of the 64 bytes a page may cost");
-_Static_assert(sizeof(struct foreseen) == 56, "a preview of 4096 pages fits a second-level cache");
+_Static_assert(sizeof(struct foreseen) == 64, "no two threads write to one line");
 _Static_assert(sizeof(struct rmap_block) == 16, "a block's header");
 _Static_assert(sizeof(struct stable_node) == 48, "with two items a node: 56 bytes a page");
 _Static_assert(offsetof(struct rmap_item, key) == KEY_OFFSET, "forests look here");

@@ -254,16 +254,26 @@ class Core:
             self.fail(error)
         return int(result[0])
 
-    def create_preview(self, nr_pages: int) -> CorePreview:
-        return CorePreview(self._engine, nr_pages)
+    def nr_waiting(self, most: int) -> int:
+        """Pages that wait to be scanned, counted to `most` at most."""
+        return int(lib.lksm_nr_waiting(self._engine, most))
 
-    def scan_previewed(self, preview: CorePreview, nr_pages: int, now: int) -> int:
-        """`scan` that knows what is in the preview, which is used up."""
-        result = ffi.new("uint64_t *")
-        error = lib.lksm_scan_previewed(self._engine, preview.preview, nr_pages, now, result)
-        if error:
-            self.fail(error)
-        return int(result[0])
+    def begin_help(self) -> None:
+        """From now on other threads may `help` those who `scan`."""
+        lib.lksm_begin_help(self._engine)
+
+    def help(self) -> None:
+        """Compares and hashes pages that a scan comes to, until `end_help`."""
+        lib.lksm_help(self._engine)
+
+    def end_help(self) -> None:
+        """Helpers return soon. They must have returned before anything else is asked of the engine."""
+        lib.lksm_end_help(self._engine)
+
+    @property
+    def nr_asked(self) -> int:
+        """Pages, so far, that there was something to help with."""
+        return int(lib.lksm_nr_asked(self._engine))
 
     def is_walking(self) -> bool:
         return bool(lib.lksm_is_walking(self._engine))
@@ -333,40 +343,6 @@ class Core:
         if nr_faults > len(lines):
             lines.append(f"and {nr_faults - len(lines)} more")  # untested: so many faults
         return lines
-
-
-class CorePreview:
-    """What threads find out about the next pages of one engine, up to `nr_pages`, before they are visited."""
-
-    def __init__(self, engine: Any, nr_pages: int) -> None:
-        self._engine = engine
-        self._memory = np.empty(lib.lksm_preview_size(nr_pages), np.uint8)
-        self.preview = _pointer("struct preview *", self._memory)
-        lib.lksm_preview_init(self.preview, nr_pages)
-
-    def collect(self, after: CorePreview | None) -> tuple[int, int]:
-        """Notes the pages that come next: how many will be visited, and how many of these looked at."""
-        nr_looks = ffi.new("uint64_t *")
-        behind = ffi.NULL if after is None else after.preview
-        nr_visits = lib.lksm_preview_collect(self._engine, self.preview, behind, nr_looks)
-        return int(nr_visits), int(nr_looks[0])
-
-    def keys(self) -> None:
-        """Part of the work, until none is left to begin; for any number of threads at once."""
-        lib.lksm_preview_keys(self.preview)
-
-    def twins(self) -> None:
-        """The same, when all have returned from `keys`; nobody visits pages meanwhile."""
-        lib.lksm_preview_twins(self.preview)
-
-    @property
-    def nr_found(self) -> int:
-        """After `twins`: pages that have something to be compared with, or will be hashed."""
-        return int(lib.lksm_preview_nr_found(self.preview))
-
-    def compares(self) -> None:
-        """The same, when all have returned from `twins`."""
-        lib.lksm_preview_compares(self.preview)
 
 
 class CoreProcess:

@@ -1,9 +1,8 @@
-"""The threads that look at pages before one thread visits them (`Engine(threads=)`).
+"""The threads that help the one that scans (`Engine(threads=)`).
 
-A scan hashes bytes, compares bytes, and changes trees. The first two are done ahead for a stretch of pages,
-by all threads at once. Then one thread visits these pages, while the others take the samples of the next
-stretch. All of it is the core's, which lets go of the GIL; here threads are sent and waited for. Results
-and counters are those of one thread.
+A scan hashes bytes, compares bytes, and changes trees. Of the first two the scanning thread asks others early
+for what the pages it comes to will need; all of it is the core's, which lets go of the GIL. Here threads are
+sent and waited for. Results and counters are those of one thread.
 """
 
 from __future__ import annotations
@@ -11,18 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
-from ._core import Core, CorePreview
-from .errors import OutOfMemory
+from ._core import Core
 
-STRETCH_PAGES = 4096  # in a preview
-SLICE_STRETCHES = 4  # the lock is held for so many
+SLICE_PAGES = 16384  # the lock is held for so many, so that sending threads costs little of that
 LEAST_PAGES = 1024  # nobody is sent for a scan of fewer
-LEAST_LOOKS = 8  # nor if not one page in so many has to be looked at
-LEAST_TWINS = 16  # nor if not one in so many has a twin: samples alone are not worth it
-PAUSE_PAGES = 4 * STRETCH_PAGES  # before it is tried again
-LONGEST_PAUSE_PAGES = 32 * STRETCH_PAGES  # each time in a row that it was not worth it, twice as long
+LEAST_ASKED = 16  # nor if not one page in so many has something to help with
+PAUSE_PAGES = SLICE_PAGES  # before it is tried again
+LONGEST_PAUSE_PAGES = 8 * SLICE_PAGES  # each time in a row that it was not worth it, twice as long
 
 
 class Crew:
@@ -36,8 +31,7 @@ class Crew:
         self._core = core
         self._nr_others = nr_threads - 1
         self._pool: ThreadPoolExecutor | None = None
-        self._previews: list[CorePreview] = []  # of the next stretch, and of the two that follow it
-        self._nr_unseen = 0  # pages that will be visited before previews are tried again
+        self._nr_unhelped = 0  # pages that will be visited before others are sent again
         self._pause = PAUSE_PAGES
 
     @property
@@ -55,107 +49,28 @@ class Crew:
         self._pool = None
 
     def scan(self, nr_pages: int, now: int) -> int:
-        """`Core.scan`; it may end where the walk over the queue does, and others wait for the next."""
-        core = self._core
-        if self.is_alone or nr_pages < LEAST_PAGES:
-            return core.scan(nr_pages, now)
-        if self._nr_unseen:
-            self._nr_unseen = max(0, self._nr_unseen - nr_pages)
-            return core.scan(nr_pages, now)
-        nr_scanned = 0
-        noted = [0, 0]  # visits to come in the two stretches ahead
-        try:
-            if not core.is_walking():  # the walk begins: only then is it known where
-                nr_scanned = core.scan(1, now)
-            while nr_scanned < nr_pages and core.is_walking():
-                nr_left = nr_pages - nr_scanned
-                if noted[0] or (not self._nr_unseen and self._begin(noted, nr_left)):
-                    nr_scanned += self._visit(noted, nr_left, now)
-                else:
-                    nr_scanned += core.scan(nr_left, now)
-        except OutOfMemory:
-            if not nr_scanned:
-                raise
-        return nr_scanned
-
-    def _begin(self, noted: list[int], nr_left: int) -> bool:
-        """Looks at the first stretch, and takes the samples of the second. False: it is not worth it."""
-        if not self._previews:
-            self._previews = [self._core.create_preview(STRETCH_PAGES) for _ in range(3)]
-        first, second, _ = self._previews
-        nr_visits = self._collect(first, None)
-        if nr_visits < LEAST_PAGES:
-            return False
-        self._all(first.keys)
-        if not self._find_twins(first, nr_visits):
-            return False
-        self._all(first.compares)
-        noted[:] = nr_visits, self._collect(second, first) if nr_visits < nr_left else 0
-        if noted[1]:
-            self._all(second.keys)
-        return True
-
-    def _visit(self, noted: list[int], nr_left: int, now: int) -> int:
-        """Visits the first stretch, up to `nr_left` pages of it; returns how many.
-
-        Meanwhile the others go on with the second, and take the samples of the third.
-        """
-        first, second, third = self._previews
-        nr_visits, nr_second = noted
-        nr_third = 0
-        visit = partial(self._core.scan_previewed, first, min(nr_visits, nr_left), now)
-        if not nr_second:
-            nr_scanned = visit()
-        else:
-            has_twins = self._find_twins(second, nr_second)
-            if has_twins and nr_visits + nr_second < nr_left:
-                nr_third = self._collect(third, second)
-            steps = [second.compares] * has_twins + [third.keys] * bool(nr_third)
-            nr_scanned = self._meanwhile(steps, visit)
-        self._previews = [second, third, first]
-        noted[:] = nr_second, nr_third
-        return nr_scanned
-
-    def _collect(self, preview: CorePreview, after: CorePreview | None) -> int:
-        """How many pages will be visited; 0: nothing is previewed."""
-        nr_visits, nr_looks = preview.collect(after)
-        if nr_looks * LEAST_LOOKS >= nr_visits:
-            return nr_visits
-        self._wait_a_while()
-        return 0
-
-    def _find_twins(self, preview: CorePreview, nr_visits: int) -> bool:
-        """Finds what pages will be compared with; False: hardly any has anything."""
-        self._all(preview.twins)
-        if preview.nr_found * LEAST_TWINS >= nr_visits:
+        """`Core.scan`, with help if that is worth it."""
+        if self.is_alone or min(nr_pages, self._core.nr_waiting(LEAST_PAGES)) < LEAST_PAGES:
+            return self._core.scan(nr_pages, now)
+        if self._nr_unhelped:
+            self._nr_unhelped = max(0, self._nr_unhelped - nr_pages)
+            return self._core.scan(nr_pages, now)
+        nr_before = self._core.nr_asked
+        nr_scanned = self._scan_with_help(nr_pages, now)
+        if (self._core.nr_asked - nr_before) * LEAST_ASKED >= nr_scanned:
             self._pause = PAUSE_PAGES
-            return True
-        self._wait_a_while()
-        return False
+        else:
+            self._nr_unhelped = self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_PAGES)
+        return nr_scanned
 
-    def _wait_a_while(self) -> None:
-        self._nr_unseen = self._pause
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_PAGES)
-
-    def _all(self, step: Callable[[], None]) -> None:
-        """All threads take the step, this one too."""
-        self._meanwhile([step], _nothing)
-
-    def _meanwhile(self, steps: list[Callable[[], None]], own: Callable[[], int]) -> int:
-        """The others take these steps while this thread does its own, then helps. All are back then."""
-
-        def work() -> None:
-            for step in steps:
-                step()
-
-        if not steps:
-            return own()
-        errand = _Errand(work)
+    def _scan_with_help(self, nr_pages: int, now: int) -> int:
+        core = self._core
+        errand = _Errand(core.help, core.end_help)
         try:
+            core.begin_help()
             self._send(errand)
-            result = own()
-            work()
-            return result
+            return core.scan(nr_pages, now)
         finally:
             try:
                 errand.end()
@@ -173,15 +88,12 @@ class Crew:
             self._pool = None
 
 
-def _nothing() -> int:
-    return 0
-
-
 class _Errand:
-    """What other threads are sent for. Who has not begun when it ends never does."""
+    """What other threads are sent for, until they are called back. Who has not begun by then never does."""
 
-    def __init__(self, work: Callable[[], None]) -> None:
+    def __init__(self, work: Callable[[], None], call_back: Callable[[], None]) -> None:
         self._work = work
+        self._call_back = call_back
         self._changed = threading.Condition()
         self._nr_busy = 0
         self._is_over = False
@@ -203,6 +115,7 @@ class _Errand:
         interrupt: BaseException | None = None
         while True:
             try:
+                self._call_back()
                 with self._changed:
                     self._is_over = True
                     while self._nr_busy:

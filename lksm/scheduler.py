@@ -14,7 +14,7 @@ from functools import partial
 
 from . import advisor, crawler
 from ._core import Core
-from ._crew import SLICE_STRETCHES, STRETCH_PAGES, Crew
+from ._crew import SLICE_PAGES, Crew
 from ._lock import FairLock
 from .clock import Clock, CpuClock
 from .counters import ScanReport
@@ -436,7 +436,7 @@ class Scheduler:
         nr_pages = max(1, _SLICE_BYTES // self.page_size)
         if self._crew.is_alone or self._is_advised:
             return nr_pages
-        return SLICE_STRETCHES * min(nr_pages, STRETCH_PAGES)
+        return min(4 * nr_pages, SLICE_PAGES)
 
     @property
     def _is_advised(self) -> bool:

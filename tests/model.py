@@ -931,6 +931,7 @@ class Model:
     def _register(self, space: Space) -> None:
         self.nr_registered += 1
         space.registered = self.nr_registered
+        space.scanned = False  # not since (M-7)
         space.faults_seen = space.faults
         if space in self.candidates:
             self.candidates.remove(space)

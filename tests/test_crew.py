@@ -1,4 +1,4 @@
-"""Several threads look at pages, and nobody can tell but by the clock (`Engine(threads=)`)."""
+"""Several threads help the one that scans, and nobody can tell but by the clock (`Engine(threads=)`)."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from hypothesis import strategies as st
 
 import lksm
 from helpers import Pages, content, unique_pages
-from lksm import _crew
+from lksm import _crew, scheduler
 
 NR_CONTENTS = 40  # of `Life`
 
 
 @pytest.fixture
-def _small_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Previews of few pages, so that small scans have many of them."""
-    _make_small(monkeypatch)
+def _small_scans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are sent for small scans too."""
+    _send_for_few(monkeypatch)
 
 
-def _make_small(monkeypatch: pytest.MonkeyPatch, stretch_pages: int = 7) -> None:
-    monkeypatch.setattr(_crew, "STRETCH_PAGES", stretch_pages)
+def _send_for_few(monkeypatch: pytest.MonkeyPatch, slice_pages: int = 30) -> None:
+    monkeypatch.setattr(scheduler, "SLICE_PAGES", slice_pages)
     monkeypatch.setattr(_crew, "LEAST_PAGES", 2)
     monkeypatch.setattr(_crew, "PAUSE_PAGES", 5)
 
@@ -145,7 +145,7 @@ class Life:
         return self.seen
 
 
-@pytest.mark.usefixtures("_small_stretches")
+@pytest.mark.usefixtures("_small_scans")
 @pytest.mark.parametrize("policy", ["lksm", "ksm"])
 @pytest.mark.parametrize("seed", range(25))
 def test_any_number_of_threads(policy: Literal["lksm", "ksm"], seed: int) -> None:
@@ -157,18 +157,18 @@ def test_any_number_of_threads(policy: Literal["lksm", "ksm"], seed: int) -> Non
 
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
-@given(seed=st.integers(0, 2**32), stretch_pages=st.integers(1, 70))
+@given(seed=st.integers(0, 2**32), slice_pages=st.integers(1, 70))
 @settings(max_examples=15)
-def test_any_stretch(threads: int, seed: int, stretch_pages: int) -> None:
-    """The same, whatever the length of what is looked at ahead."""
+def test_any_slice(threads: int, seed: int, slice_pages: int) -> None:
+    """The same, however many pages others come for."""
     with pytest.MonkeyPatch.context() as patch:
-        _make_small(patch, stretch_pages)
+        _send_for_few(patch, slice_pages)
         assert Life(seed, threads, "lksm").live() == Life(seed, 1, "lksm").live()
 
 
 @pytest.mark.parametrize("immutable", [True, False])
-def test_stretches_as_they_are(immutable: bool) -> None:
-    """More pages than one preview holds: every counter and group is that of one thread."""
+def test_large_scans(immutable: bool) -> None:
+    """Slices as they are: every counter and group is that of one thread."""
     random = np.random.default_rng(3)
     numbers = random.integers(0, 1 << 14, 50_000).astype(np.uint64)
     memory = np.zeros((len(numbers), 32), np.uint64)
@@ -217,7 +217,7 @@ def test_default_is_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made == [len(os.sched_getaffinity(0))]
 
 
-@pytest.mark.usefixtures("_small_stretches")
+@pytest.mark.usefixtures("_small_scans")
 def test_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the one that there is does it all."""
 
@@ -233,7 +233,7 @@ def test_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         engine.full()
 
 
-@pytest.mark.usefixtures("_small_stretches")
+@pytest.mark.usefixtures("_small_scans")
 def test_no_memory_in_the_middle() -> None:
     """A scan that finds no memory for the item of a page ends there, and can be gone on with."""
     from test_no_memory import Failing
@@ -256,7 +256,7 @@ def test_no_memory_in_the_middle() -> None:
             assert (engine.counters().pages_shared, engine.counters().pages_sharing) == (600, 600)
 
 
-@pytest.mark.usefixtures("_small_stretches")
+@pytest.mark.usefixtures("_small_scans")
 def test_child_of_fork() -> None:
     """A child made by os.fork() has threads of its own when it scans."""
     with lksm.Engine(initial_rounds=0, threads=2) as engine:
@@ -301,7 +301,7 @@ def test_interrupt_waits_for_the_others(interrupts: Callable[[float], None]) -> 
         time.sleep(0.5)
         is_back.set()
 
-    errand = _crew._Errand(slow)
+    errand = _crew._Errand(slow, lambda: None)
     other = threading.Thread(target=errand.run)
     other.start()
     time.sleep(0.1)
@@ -315,12 +315,37 @@ def test_interrupt_waits_for_the_others(interrupts: Callable[[float], None]) -> 
 
 def test_who_comes_too_late_does_nothing() -> None:
     """An errand that is over is not begun."""
-    done: list[int] = []
-    errand = _crew._Errand(lambda: done.append(1))
+    done: list[str] = []
+    errand = _crew._Errand(lambda: done.append("came"), lambda: done.append("called back"))
     errand.run()
     errand.end()
     errand.run()
-    assert done == [1]
+    assert done == ["came", "called back"]
+
+
+def test_nobody_is_sent_where_there_is_nothing_to_help_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages that have no twin: others come once, then not for a while, and longer each time."""
+    nr_helped = []
+    scan_with_help = _crew.Crew._scan_with_help
+
+    def counted(self: _crew.Crew, nr_pages: int, now: int) -> int:
+        nr_helped.append(nr_pages)
+        return scan_with_help(self, nr_pages, now)
+
+    monkeypatch.setattr(_crew.Crew, "_scan_with_help", counted)
+    memory = np.zeros((400_000, 8), np.uint64)
+    memory[:, 0] = np.arange(len(memory))
+    with lksm.Engine(initial_rounds=0, page_size=64, threads=2) as engine:
+        process = engine.attach(memory)
+        engine.full()
+        assert 2 <= len(nr_helped) <= 6
+        memory[:] = 7
+        nr_helped.clear()
+        engine.full()
+        assert engine.counters().pages_unshared == 0
+        nr_helped.clear()
+        engine.full()
+        assert sum(nr_helped) > process.nr_pages // 2
 
 
 def test_other_threads_get_their_turn() -> None:

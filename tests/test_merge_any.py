@@ -33,6 +33,26 @@ def test_it_registers(engine: lksm.Engine) -> None:
     expect(engine, shared=1, sharing=1)
 
 
+def test_it_registers_anew() -> None:
+    """Once scanned, with nothing to offer it is unknown; then it is a newcomer, and waits when thawed (M-7).
+
+    A long soak found that the model thought otherwise.
+    """
+    engine = lksm.Engine(initial_rounds=0)
+    process = engine.attach(pages("a b"))
+    engine.full()
+    process.freeze()
+    process.merge_any = True
+    process.merge_any = False
+    engine.full()
+    expect(engine, scanning_process=0)
+    process.merge_any = True
+    expect(engine, scanning_process=1, nr_frozen=1)
+    process.thaw()
+    expect(engine, nr_frozen=0, nr_scannable=1)
+    assert engine.queue == (process,)
+
+
 def test_it_clears_opt_outs(engine: lksm.Engine) -> None:
     """Pages that were taken out are offered again; excluded and absent ones are not."""
     excluded = lksm.Region(16 * PAGE_SIZE, pages("a"), flags=lksm.RegionFlag.SHARED)

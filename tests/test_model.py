@@ -111,8 +111,8 @@ class EngineAndModel(RuleBasedStateMachine):
         self.disturb = disturb
         self.certain = self.windows_certain = True
         self.clock = lksm.VirtualClock()
-        self.patch = pytest.MonkeyPatch()  # two threads preview small scans too
-        for name, value in (("STRETCH_PAGES", 5), ("LEAST_PAGES", 2), ("PAUSE_PAGES", 3)):
+        self.patch = pytest.MonkeyPatch()  # the other thread helps with small scans too
+        for name, value in (("LEAST_PAGES", 2), ("PAUSE_PAGES", 3)):
             self.patch.setattr(_crew, name, value)
         self.engine = lksm.Engine(
             clock=self.clock,

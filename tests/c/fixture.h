@@ -10,12 +10,13 @@
 #include "check.h"
 #include "harness.h"
 #include "mm_slot.h"
-#include "preview.h"
 #include "stable_tree.h"
 
 /* Deriving secrets is not among what libxxhash 0.8 declares unasked. */
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
+
+#include <pthread.h>
 
 /* --- hashes: strong, 8 bits, 0 bits ---------------------------------------------------------- */
 
@@ -44,7 +45,7 @@ static const lksm_hash all_hashes[] = { strong_hash, hash_8_bits, hash_0_bits };
 
 /* What a test wants of its engine; a zero field means the usual. */
 struct setup {
-	uint64_t page_size;		/* 256: four cache lines, of which three are sampled */
+	uint64_t page_size;		/* 256: four cache lines, of which two are sampled */
 	uint64_t initial_rounds;	/* 0: no checksum gate */
 	uint64_t max_page_sharing;	/* unlimited */
 	uint32_t merge_window;		/* 3 */
@@ -132,27 +133,27 @@ static inline void fail_no_more(struct engine *engine)
 	engine->memory.fail_at = 0;
 }
 
-/* --- previews -------------------------------------------------------------------------------- */
+/* --- helpers --------------------------------------------------------------------------------- */
 
-static inline struct preview *make_preview(uint64_t nr_pages)
+static inline void *helper(void *engine)
 {
-	struct preview *preview = malloc(lksm_preview_size(nr_pages));
-	lksm_preview_init(preview, nr_pages);
-	return preview;
+	lksm_help(engine);
+	return NULL;
 }
 
-/* lksm_scan() in one thread, with a preview of up to @capacity pages. */
-static inline int scan_previewed(struct engine *engine, uint64_t capacity, uint64_t nr_pages, uint64_t now,
+/* lksm_scan() with so many threads that help; 0: nobody comes, and it does all itself. */
+static inline int scan_with_help(struct engine *engine, int nr_threads, uint64_t nr_pages, uint64_t now,
 				 uint64_t *nr_scanned_ret)
 {
-	struct preview *preview = make_preview(capacity);
-	uint64_t nr_looks;
-	lksm_preview_collect(engine, preview, NULL, &nr_looks);
-	lksm_preview_keys(preview);
-	lksm_preview_twins(preview);
-	lksm_preview_compares(preview);
-	int error = lksm_scan_previewed(engine, preview, nr_pages, now, nr_scanned_ret);
-	free(preview);
+	pthread_t threads[4];
+	lksm_begin_help(engine);
+	for (int i = 0; i < nr_threads; i++)
+		if (pthread_create(&threads[i], NULL, helper, engine))
+			abort();
+	int error = lksm_scan(engine, nr_pages, now, nr_scanned_ret);
+	lksm_end_help(engine);
+	for (int i = 0; i < nr_threads; i++)
+		pthread_join(threads[i], NULL);
 	return error;
 }
 

@@ -38,6 +38,31 @@ static void test_resize(void)
 	expect_nothing_reserved(&memory);
 }
 
+/* The same for tables that lie in huge pages, into these and out of them. */
+static void test_large_tables(void)
+{
+	struct memory memory = { 0 };
+	size_t small = ARENA_HUGE - 1, large = ARENA_HUGE + 4097, larger = 3 * ARENA_HUGE;
+	uint8_t *bytes = memory_alloc(&memory, LKSM_FOR_ROOTS, small);
+	memset(bytes, 7, small);
+	bytes = memory_resize(&memory, LKSM_FOR_ROOTS, bytes, small, large);
+	EXPECT_EQUAL((uintptr_t)bytes % ARENA_HUGE, 0);
+	EXPECT_EQUAL(memory.reserved[LKSM_FOR_ROOTS], large);
+	EXPECT(bytes[0] == 7 && !memcmp(bytes, bytes + 1, small - 1));
+	EXPECT(!bytes[small] && !memcmp(bytes + small, bytes + small + 1, large - small - 1));
+	memset(bytes, 8, large);
+	bytes = memory_resize(&memory, LKSM_FOR_ROOTS, bytes, large, larger);
+	EXPECT(bytes[large - 1] == 8 && !bytes[large] && !bytes[larger - 1]);
+	bytes = memory_resize(&memory, LKSM_FOR_ROOTS, bytes, larger, small);
+	EXPECT(bytes[0] == 8 && !memcmp(bytes, bytes + 1, small - 1));
+	memory_free(&memory, LKSM_FOR_ROOTS, bytes, small);
+	bytes = memory_alloc(&memory, LKSM_FOR_KEYS, large);
+	EXPECT(!bytes[0] && !memcmp(bytes, bytes + 1, large - 1));
+	memory_free(&memory, LKSM_FOR_KEYS, bytes, large);
+	EXPECT(!memory_alloc(&memory, LKSM_FOR_KEYS, SIZE_MAX));
+	expect_nothing_reserved(&memory);
+}
+
 /* The allocation asked for fails, as many after it as were asked for too, and no other. */
 static void test_fail_at(void)
 {
@@ -204,6 +229,7 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(test_memory_is_booked),
 		TEST(test_resize),
+		TEST(test_large_tables),
 		TEST(test_fail_at),
 		TEST(test_refused_by_the_system),
 		TEST(test_frames),

@@ -448,7 +448,7 @@ static void scan_some(struct world *world)
 				enqueue(slot, below(world, 4) == 0);
 	}
 	int error = below(world, 2) ? lksm_scan(engine, nr_wanted, world->now, &nr_scanned)
-				    : scan_previewed(engine, 1 + below(world, 50), nr_wanted, world->now, &nr_scanned);
+				    : scan_with_help(engine, !below(world, 8), nr_wanted, world->now, &nr_scanned);
 	EXPECT(!error || error == LKSM_NO_MEMORY);
 	EXPECT(nr_scanned <= nr_wanted);
 	/* A batch goes on as long as there is something to do; upstream's ends where a pass ends. */

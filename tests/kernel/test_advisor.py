@@ -127,5 +127,5 @@ def test_a_pass_that_takes_seconds(referee: Referee) -> None:
         while not engine.counters().full_scans:
             engine.advance(100)
         assert 3400 <= clock() < 3600
-        # 54 by the time it took, or ten times what one per cent of a CPU scans, which is up to ksmd's time since boot.
+        # 54 by the time it took, or by the CPU time of ksmd since boot ten times what one per cent scans.
         assert engine.knobs.pages_to_scan == there >= 54

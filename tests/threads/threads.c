@@ -6,7 +6,7 @@
  * lock at all. That last race is allowed, because the array is the truth and a page that changed is found out; it is
  * suppressed by the names of the functions that read pages, in suppressions.txt, and nothing else is.
  *
- * In every other round helpers of the scanner look at pages before they are visited, and meanwhile.
+ * In every other round two helpers look at pages before the scanner visits them.
  *
  * A second engine lies over the same arrays and has another lock. In the end both are checked, and every page
  * reads what its owner stored last.
@@ -58,56 +58,10 @@ static void *owner(void *number)
 	return NULL;
 }
 
-/* What one of the scanner's helpers is asked to do, before the pages are visited or meanwhile. */
-struct help {
-	struct preview *preview;
-	void (*step)(struct preview *preview);
-};
-
-static void *helper(void *argument)
-{
-	struct help *help = argument;
-	help->step(help->preview);
-	return NULL;
-}
-
-static void with_help(void (*step)(struct preview *preview), struct preview *preview)
-{
-	pthread_t threads[2];
-	struct help help = { preview, step };
-	for (int i = 0; i < 2; i++)
-		if (pthread_create(&threads[i], NULL, helper, &help))
-			abort();
-	step(preview);
-	for (int i = 0; i < 2; i++)
-		pthread_join(threads[i], NULL);
-}
-
-/* Visits a stretch of pages that has been previewed, while a helper looks at the next one. */
-static int scan_with_help(struct engine *engine, struct preview *previews[2], uint64_t now, uint64_t *nr_scanned_ret)
-{
-	uint64_t nr_looks, nr_visits = lksm_preview_collect(engine, previews[0], NULL, &nr_looks);
-	pthread_t thread;
-
-	with_help(lksm_preview_keys, previews[0]);
-	with_help(lksm_preview_twins, previews[0]);
-	with_help(lksm_preview_compares, previews[0]);
-	lksm_preview_collect(engine, previews[1], previews[0], &nr_looks);
-	with_help(lksm_preview_keys, previews[1]);
-	lksm_preview_twins(previews[1]);
-	struct help help = { previews[1], lksm_preview_compares };
-	if (pthread_create(&thread, NULL, helper, &help))
-		abort();
-	int error = lksm_scan_previewed(engine, previews[0], nr_visits, now, nr_scanned_ret);
-	pthread_join(thread, NULL);
-	return error;
-}
-
 static void *scanner(void *argument)
 {
 	struct place_of_work *work = argument;
 	uint64_t now = 0;
-	struct preview *previews[2] = { make_preview(48), make_preview(48) };
 	while (goes_on()) {
 		pthread_mutex_lock(&work->lock);
 		if (!now || !lksm_has_queue(work->engine)) {	/* a hook may have queued somebody before the first round */
@@ -115,16 +69,13 @@ static void *scanner(void *argument)
 			enqueue_all(work->engine);
 		}
 		uint64_t nr_scanned = 0;
-		bool has_help = now % 2 && lksm_is_walking(work->engine);
-		int error = has_help ? scan_with_help(work->engine, previews, now, &nr_scanned)
-				     : lksm_scan(work->engine, 40, now, &nr_scanned);
+		int error = now % 2 ? scan_with_help(work->engine, 2, 40, now, &nr_scanned)
+				    : lksm_scan(work->engine, 40, now, &nr_scanned);
 		if (error)
 			abort();
 		work->nr_visits += nr_scanned;
 		pthread_mutex_unlock(&work->lock);
 	}
-	free(previews[0]);
-	free(previews[1]);
 	return NULL;
 }
 

@@ -1,0 +1,325 @@
+/*
+ * test_helpers.c - what other threads find out before a visit changes how long that takes, and nothing else.
+ *
+ * test_random.c scans with help too; tests/test_crew.py holds scans of several threads to those of one.
+ */
+#include "fixture.h"
+
+#include "helpers.h"
+
+/* --- a helper that comes whenever a sample is taken --------------------------------------------- */
+
+static struct engine *helped;		/* NULL: nobody is */
+static unsigned nr_at_a_time;		/* tasks */
+static uint64_t nr_done;
+static lksm_hash real_hash;
+
+static void help(void)
+{
+	struct engine *engine = helped;
+	helped = NULL;	/* a task may hash */
+	for (unsigned i = 0; engine && i < nr_at_a_time && helpers_do_one(engine); i++)
+		nr_done++;
+	helped = engine;
+}
+
+static uint64_t helping_hash(const void *bytes, size_t nr_bytes, const void *secret, size_t secret_size)
+{
+	help();
+	return real_hash(bytes, nr_bytes, secret, secret_size);
+}
+
+static int scan_with_help_at_samples(struct engine *engine, unsigned nr_tasks, uint64_t *nr_scanned_ret)
+{
+	lksm_begin_help(engine);
+	helped = engine;
+	nr_at_a_time = nr_tasks;
+	int error = lksm_scan(engine, 1000000, 0, nr_scanned_ret);
+	helped = NULL;
+	lksm_end_help(engine);
+	return error;
+}
+
+/* --- two engines with the same pages: one is helped, the other is not ---------------------------- */
+
+#define NR_PAGES 330
+
+struct pair {
+	struct engine *engines[2];
+	struct mm_slot *processes[2][2];
+	uint8_t *pages;
+};
+
+static struct pair make_pair(struct setup setup, const char *picture, bool is_immutable)
+{
+	struct pair pair = { 0 };
+	for (int i = 0; i < 2; i++)
+		pair.engines[i] = make_engine(setup);
+	pair.pages = make_pages(pair.engines[0], picture);
+	uint64_t half = strlen(picture) / 2, page_size = pair.engines[0]->rules.page_size;
+	for (int i = 0; i < 2; i++)
+		for (uint64_t j = 0; j < 2; j++)
+			pair.processes[i][j] = make_process(pair.engines[i], pair.pages + j * half * page_size, half, is_immutable);
+	return pair;
+}
+
+static void expect_same_at(const char *place, const struct pair *pair)
+{
+	struct lksm_counters one = counters_of(pair->engines[0]), other = counters_of(pair->engines[1]);
+	expect_at(!memcmp(&one, &other, sizeof(one)), place, "with help (%" PRIu64 ",%" PRIu64 ",%" PRIu64 "), %" PRIu64
+		  " compared, %" PRIu64 " hashed; without (%" PRIu64 ",%" PRIu64 ",%" PRIu64 "), %" PRIu64 ", %" PRIu64,
+		  one.pages_shared, one.pages_sharing, one.pages_unshared, one.bytes_compared, one.bytes_hashed,
+		  other.pages_shared, other.pages_sharing, other.pages_unshared, other.bytes_compared, other.bytes_hashed);
+	for (int j = 0; j < 2; j++)
+		for (uint64_t i = 0; i < pair->processes[0][j]->nr_pages; i++)
+			expect_at(frame_of(pair->processes[0][j], i) == frame_of(pair->processes[1][j], i), place,
+				  "page %" PRIu64 " is elsewhere", i);
+	for (int i = 0; i < 2; i++)
+		expect_sound_at(place, pair->engines[i]);
+}
+#define EXPECT_SAME(pair) expect_same_at(PLACE, pair)
+
+static void destroy_pair(struct pair *pair)
+{
+	for (int i = 0; i < 2; i++)
+		DESTROY(pair->engines[i]);
+	free(pair->pages);
+}
+
+/* --- tests ------------------------------------------------------------------------------------- */
+
+/* The helper of a round: nobody comes, one comes often, now and then, as a thread of its own. */
+static void scan_both(struct pair *pair, int round)
+{
+	uint64_t nr_scanned;
+	for (int i = 0; i < 2; i++) {
+		lksm_begin_round(pair->engines[i], 0);
+		enqueue_all(pair->engines[i]);
+	}
+	if (round % 4 == 0)
+		EXPECT_EQUAL(scan_with_help(pair->engines[0], 0, 1000000, 0, &nr_scanned), LKSM_OK);
+	else if (round % 4 == 3)
+		EXPECT_EQUAL(scan_with_help(pair->engines[0], 1, 1000000, 0, &nr_scanned), LKSM_OK);
+	else
+		EXPECT_EQUAL(scan_with_help_at_samples(pair->engines[0], round % 4 == 1 ? 100 : 1, &nr_scanned), LKSM_OK);
+	scan_to_end(pair->engines[0]);
+	scan_to_end(pair->engines[1]);
+}
+
+/* Counters, also those of bytes looked at, and page tables are those of a scan without help. */
+static void test_nothing_changes(void)
+{
+	uint64_t random = 3;
+	nr_done = 0;
+	for (unsigned which = 0; which < 3 * 4 * 64; which++) {
+		real_hash = all_hashes[which % 3];
+		struct setup setup = {
+			.hash = helping_hash,
+			.page_size = (uint64_t[]){ 64, 128, 256, 4096 }[which / 3 % 4],
+			.gate_first = which / 12 & 1,
+			.initial_rounds = which / 12 & 2 ? 4 : 0,
+			.max_page_sharing = which / 12 & 4 ? 2 : 0,
+			.is_secure = which / 12 & 8,
+		};
+		bool is_immutable = which / 12 & 16;
+		char picture[NR_PAGES + 1] = { 0 };
+		for (int i = 0; i < NR_PAGES; i++)
+			picture[i] = "0abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ123456789"[next_random(&random) % 62];
+		struct pair pair = make_pair(setup, picture, is_immutable);
+		for (int i = 0; i < 2; i++) {
+			lksm_set_use_zero_pages(pair.engines[i], which / 12 & 32);
+			lksm_set_smart_scan(pair.engines[i], which / 12 & 2);
+		}
+		for (int round = 0; round < 6; round++) {
+			scan_both(&pair, round);
+			EXPECT_SAME(&pair);
+			for (int i = 0; i < 100 && !is_immutable; i++)
+				fill_page(pair.engines[0], pair.pages + next_random(&random) % NR_PAGES * setup.page_size,
+					  (char)('a' + next_random(&random) % 26));
+		}
+		destroy_pair(&pair);
+	}
+	EXPECT(nr_done > 20000);
+}
+
+/*
+ * A frame that a page was compared with goes, and another one comes to its place: what was said of the first is forgotten.
+ * The hash tells nothing apart, so that only this compare says what is equal.
+ */
+static void test_frames_are_forgotten(void)
+{
+	real_hash = hash_0_bits;
+	struct engine *engine = make_engine((struct setup){ .hash = helping_hash, .page_size = 4096 });
+	uint8_t *pages = make_pages(engine, "aab");
+	struct mm_slot *process = make_process(engine, pages, 3, false);
+	full(engine);
+	EXPECT_COUNTERS(engine, 1, 1, 1);
+	uint32_t node = item_of(process, 0)->sharer.node;
+	const uint8_t *frame = node_at(engine, node)->bytes;
+	fill_page(engine, pages + 0 * 4096, 'x');
+	fill_page(engine, pages + 1 * 4096, 'x');
+	fill_page(engine, pages + 2 * 4096, 'a');
+	uint64_t nr_scanned;
+	lksm_begin_round(engine, 0);
+	enqueue_all(engine);
+	nr_done = 0;
+	EXPECT_EQUAL(scan_with_help_at_samples(engine, 100, &nr_scanned), LKSM_OK);
+	EXPECT_EQUAL(nr_done, 1);	/* of the third page; those in front were taken back */
+	EXPECT_EQUAL(item_of(process, 0)->sharer.node, node);
+	EXPECT(node_at(engine, node)->bytes == frame);
+	EXPECT_COUNTERS(engine, 1, 1, 1);
+	EXPECT_EQUAL(frame_of(process, 2), LKSM_ENTRY_PRIVATE);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* A frame goes with its last sharer, and a chain with its last dup but one; both are noticed. */
+static void test_what_has_gone(void)
+{
+	struct engine *engine = make_engine((struct setup){ .max_page_sharing = 2 });
+	uint8_t *pages = make_pages(engine, "aaaabb");
+	struct mm_slot *process = make_process(engine, pages, 6, false);
+	full(engine);
+	EXPECT_COUNTERS(engine, 3, 3, 0);
+	EXPECT_EQUAL(engine->nr_gone, 0);
+	EXPECT_EQUAL(lksm_process_advise(process, 4, 5, false), LKSM_OK);
+	full(engine);
+	EXPECT_EQUAL(engine->nr_gone, 0);
+	EXPECT_EQUAL(lksm_process_advise(process, 5, 6, false), LKSM_OK);
+	full(engine);
+	EXPECT_EQUAL(engine->nr_gone, 1);
+	EXPECT_EQUAL(lksm_process_advise(process, 0, 2, false), LKSM_OK);
+	full(engine);
+	lksm_prune_chains(engine, 1);
+	EXPECT_EQUAL(engine->nr_gone, 3);	/* a dup, and the chain of the other */
+	DESTROY(engine);
+	free(pages);
+}
+
+static void write_after_compare(void *pages)
+{
+	nr_at_a_time = 100;
+	help();
+	memset((uint8_t *)pages + 3 * 256, 'f', 256);
+}
+
+/* What an owner writes between the compare and the visit is found out before the page is merged: row 13. */
+static void test_page_changes_meanwhile(void)
+{
+	real_hash = strong_hash;
+	struct engine *engine = make_engine((struct setup){ .hash = helping_hash });
+	uint8_t *first = make_pages(engine, "ab"), *second = make_pages(engine, "xxcb");
+	make_process(engine, first, 2, false);
+	struct mm_slot *process = make_process(engine, second, 4, false);
+	uint64_t nr_scanned;
+	lksm_begin_round(engine, 0);
+	enqueue_all(engine);
+	scan_pages(engine, 2);
+	engine->before_merge = write_after_compare;
+	engine->before_merge_data = second;
+	nr_done = 0;
+	EXPECT_EQUAL(scan_with_help_at_samples(engine, 0, &nr_scanned), LKSM_OK);
+	engine->before_merge = NULL;
+	EXPECT_EQUAL(nr_scanned, 4);
+	EXPECT(nr_done > 0);
+	EXPECT_COUNTERS(engine, 1, 1, 3);
+	EXPECT_EQUAL(frame_of(process, 3), LKSM_ENTRY_PRIVATE);
+	EXPECT_EQUAL(full(engine), 6);
+	EXPECT_COUNTERS(engine, 1, 1, 4);
+	DESTROY(engine);
+	free(first);
+	free(second);
+}
+
+/* The last task asked for is done first; what is taken back is not done, and what is done is settled once. */
+static void test_tasks(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	struct foreseen *foreseen = engine->helpers.foreseen;
+	uint8_t *pages = make_pages(engine, "abb");
+
+	lksm_begin_help(engine);
+	for (int i = 0; i < 3; i++)
+		foreseen[i] = (struct foreseen){ .bytes = pages + i * 256, .other = pages + 256 };
+	EXPECT(!helpers_do_one(engine));
+	for (int i = 0; i < 3; i++)
+		helpers_ask(engine, &foreseen[i], false);
+	EXPECT_EQUAL(lksm_nr_asked(engine), 3);
+	EXPECT(helpers_do_one(engine));
+	EXPECT(helpers_take_back(&foreseen[1]) && helpers_take_back(&foreseen[1]));
+	EXPECT(!helpers_take_back(&foreseen[2]));
+	helpers_settle(&foreseen[2]);
+	helpers_settle(&foreseen[1]);
+	EXPECT(foreseen[2].is_compared && !foreseen[2].order && foreseen[2].nr_compared == 256 && !foreseen[1].is_compared);
+	EXPECT(helpers_take_back(&foreseen[2]));
+	helpers_ask(engine, &foreseen[2], true);
+	EXPECT(helpers_do_one(engine));
+	helpers_settle_all(engine);
+	EXPECT(foreseen[2].has_hash && foreseen[2].hash == page_take_hash(&engine->rules, pages + 512));
+	EXPECT(!foreseen[0].is_compared && !helpers_do_one(engine));
+	/* As many as there is room for: older ones are still there. */
+	foreseen[0].bytes = pages + 256;
+	foreseen[0].other = pages;
+	helpers_ask(engine, &foreseen[0], false);
+	for (int i = 1; i < TASK_PLACES; i++)
+		helpers_ask(engine, &foreseen[1 + i % 2], true);
+	for (int i = 0; i < 3; i++)
+		EXPECT(helpers_do_one(engine));
+	EXPECT(!helpers_do_one(engine));
+	helpers_settle_all(engine);
+	EXPECT(foreseen[0].order > 0 && foreseen[0].nr_compared == 1);
+	lksm_end_help(engine);
+	DESTROY(engine);
+	free(pages);
+}
+
+/* Four threads help, and it is as if one had scanned. */
+static void test_threads(void)
+{
+	enum { MANY = 5000 };
+	struct engine *engines[2] = { make_engine((struct setup){ 0 }), make_engine((struct setup){ 0 }) };
+	struct mm_slot *processes[2];
+	uint8_t *pages = malloc(MANY * 256);
+	uint64_t random = 5, nr_scanned;
+	for (uint64_t i = 0; i < MANY; i++) {
+		fill_page(engines[0], pages + i * 256, 'a');
+		pages[i * 256 + engines[0]->rules.lines[0]] = (uint8_t)(next_random(&random) % 100);
+		pages[i * 256 + engines[0]->rules.lines[1]] = (uint8_t)(next_random(&random) % 10);
+		pages[i * 256 + unsampled_byte(engines[0])] = next_random(&random) % 4 == 0;
+	}
+	for (int i = 0; i < 2; i++)
+		processes[i] = make_process(engines[i], pages, MANY, false);
+	for (int round = 0; round < 10; round++) {
+		for (int i = 0; i < 2; i++) {
+			lksm_begin_round(engines[i], 0);
+			enqueue_all(engines[i]);
+		}
+		EXPECT_EQUAL(scan_with_help(engines[0], 4, MANY, 0, &nr_scanned), LKSM_OK);
+		EXPECT_EQUAL(nr_scanned, MANY);
+		scan_to_end(engines[1]);
+		struct lksm_counters one = counters_of(engines[0]), other = counters_of(engines[1]);
+		EXPECT(!memcmp(&one, &other, sizeof(one)));
+		for (uint64_t i = 0; i < MANY; i++)
+			EXPECT_EQUAL(frame_of(processes[0], i), frame_of(processes[1], i));
+		for (int i = 0; i < 500; i++)
+			fill_page(engines[0], pages + next_random(&random) % MANY * 256, (char)('a' + i % 50));
+	}
+	EXPECT(lksm_nr_asked(engines[0]) > 10000);
+	EXPECT_EQUAL(lksm_nr_asked(engines[1]), 0);
+	for (int i = 0; i < 2; i++)
+		DESTROY(engines[i]);
+	free(pages);
+}
+
+int main(void)
+{
+	static const struct test tests[] = {
+		TEST(test_nothing_changes),
+		TEST(test_frames_are_forgotten),
+		TEST(test_what_has_gone),
+		TEST(test_page_changes_meanwhile),
+		TEST(test_tasks),
+		TEST(test_threads),
+	};
+	return run_tests(tests, NR_TESTS(tests));
+}

@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 PAGE = 4096
+LKSM = str(Path(sys.executable).with_name("lksm"))
 CHILD = """
 import ast, pathlib, sys, sysconfig, time
 files = sorted(pathlib.Path(sysconfig.get_path("stdlib")).rglob("*.py"))
@@ -154,8 +155,8 @@ def main() -> None:
         size = sum(dump.stat().st_size for dump in dumps)
         print(f"{len(dumps)} dumps, {size / 2**30:.2f} GiB")
 
-        scan = [sys.executable, "-m", "lksm", "scan", "--json", "--top", "0", *files]
-        quick = [sys.executable, "-m", "lksm", "scan", "--json", *files]
+        scan = [LKSM, "scan", "--json", "--top", "0", *files]
+        quick = [LKSM, "scan", "--json", *files]
         brute = [sys.executable, "-c", BRUTE_FORCE, *files]
         pages = count_segments(dumps)
         hold_to_brute_force(json.loads(run(scan)[1]), pages)

@@ -157,9 +157,9 @@ static bool follows_zero(const struct visit *visit)
 }
 
 /*
- * Row 8. The sample tells nearly all pages from zeros without a look at them. A key that was kept from an
- * earlier visit may be that of the whole page, if the class of zeros has been deepened. Without memory the
- * page goes on.
+ * Row 8. The sample tells nearly all pages from zeros without a look at them, and the hash, where it has been taken, all
+ * the others. A key that was kept from an earlier visit may be that of the whole page, if the class of zeros has
+ * been deepened. Without memory the page goes on.
  */
 static bool goes_to_zero(struct engine *engine, const struct visit *visit, const struct look *look)
 {
@@ -170,7 +170,15 @@ static bool goes_to_zero(struct engine *engine, const struct visit *visit, const
 	if (look->sample != zero_sample &&
 	    !(visit->item->has_key && keyset_has(&visit->index->deepened, zero_sample)))
 		return false;
-	return zero_is_true(engine, look->bytes) && zero_add(visit->region, visit->page);
+	struct index *index = visit->index;
+	if (look->has_hash && index->knows_zero_hash && look->hash != index->zero_hash)
+		return false;
+	if (!zero_is_true(engine, look->bytes))
+		return false;
+	if (look->has_hash)
+		index->zero_hash = look->hash;
+	index->knows_zero_hash |= look->has_hash;
+	return zero_add(visit->region, visit->page);
 }
 
 /* May the twin be merged? Not if it is no longer mergeable, or has since become one with a zero page. */

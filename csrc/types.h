@@ -394,6 +394,8 @@ struct index {
 	uint64_t zero_pages;		/* pages on the zero frame */
 	uint64_t zero_saved;		/* of these, different ones: pages at one address are one */
 	uint64_t next_serial;		/* of its next frame */
+	uint64_t zero_hash;		/* of the whole of a page of zeros, once @knows_zero_hash */
+	bool knows_zero_hash;
 	struct tally tally;
 };
 

@@ -185,6 +185,24 @@ static void test_deep_key(void)
 	free(pages);
 }
 
+/* Where the hash has been taken it tells other pages from zeros: one pass over the page is enough. */
+static void test_hash_is_enough(void)
+{
+	struct engine *engine = make_zero_engine((struct setup){ .page_size = 4096, .gate_first = true });
+	uint8_t *pages = make_pages(engine, "00");
+	pages[4096 + unsampled_byte(engine)] = 1;
+	make_process(engine, pages, 2, false);
+	full(engine);
+	engine->indexes->tally.work = (struct work){ 0 };
+	full(engine);
+	EXPECT_COUNTERS(engine, 0, 0, 1);
+	EXPECT_ZERO(engine, 1, 1);
+	EXPECT_EQUAL(counters_of(engine).bytes_compared, 4096);
+	EXPECT_EQUAL(counters_of(engine).bytes_hashed, 2 * 4096 + 2 * SAMPLE_SIZE);
+	DESTROY(engine);
+	free(pages);
+}
+
 /* The zeros that a page begins with are counted to the byte, at any alignment. */
 static void test_zero_bytes(void)
 {
@@ -531,6 +549,7 @@ int main(void)
 		TEST(test_cost_of_other_pages),
 		TEST(test_cost_of_zero_pages),
 		TEST(test_deep_key),
+		TEST(test_hash_is_enough),
 		TEST(test_zero_bytes),
 		TEST(test_leaving),
 		TEST(test_arrays_go_first),

@@ -26,10 +26,24 @@ static struct foreseen *foreseen_at(struct engine *engine, uint64_t page)
 	return &engine->helpers.foreseen[page & engine->ahead.mask];
 }
 
+/* The place of the page is free for another one; nobody works for it any more. */
+static void forget(struct engine *engine, uint64_t page)
+{
+	struct ahead_page *ahead = ahead_page(engine, page);
+	struct foreseen *foreseen = foreseen_at(engine, page);
+
+	if (!ahead->bytes)
+		return;
+	helpers_settle(foreseen);
+	foreseen->has_hash = foreseen->is_compared = foreseen->is_frame = false;
+	*ahead = (struct ahead_page){ 0 };
+	engine->ahead.nr_wanted--;
+}
+
 void ahead_reset(struct engine *engine)
 {
-	if (engine->ahead.region)
-		helpers_settle_all(engine);
+	for (uint64_t i = 0; engine->ahead.region && i <= engine->ahead.mask; i++)
+		forget(engine, i);
 	engine->ahead.region = NULL;
 }
 
@@ -51,13 +65,13 @@ static bool meets_gate(const struct engine *engine, const struct region *region,
 }
 
 /* A merged page is compared with its frame, unless that is known to be the same. */
-static void ask_for_node(const struct engine *engine, const struct region *region, uint64_t page,
-			 const struct rmap_item *item)
+static void ask_for_node(struct engine *engine, const struct region *region, uint64_t page, const struct rmap_item *item)
 {
-	struct ahead_page *ahead = &((struct engine *)engine)->ahead.pages[page & engine->ahead.mask];
+	struct ahead_page *ahead = ahead_page(engine, page);
 	if (region->is_immutable || item->is_private || item->is_settled)
 		return;
 	ahead->bytes = region_page(region, page);
+	engine->ahead.nr_wanted++;
 	ahead->node = item->sharer.node;
 	prefetch(node_at(engine, ahead->node));
 }
@@ -68,11 +82,8 @@ static void ask_for_lines(struct engine *engine, uint64_t page)
 	const struct region *region = engine->ahead.region;
 	const struct filter *filter = engine->ahead.filter;
 	struct ahead_page *ahead = ahead_page(engine, page);
-	struct foreseen *foreseen = foreseen_at(engine, page);
 
-	helpers_settle(foreseen);
-	foreseen->has_hash = foreseen->is_compared = foreseen->is_frame = false;
-	*ahead = (struct ahead_page){ 0 };
+	forget(engine, page);
 	if ((region->flags[page] & (PAGE_MERGEABLE | PAGE_ZERO)) != PAGE_MERGEABLE || (filter && !filter_has(filter, page)))
 		return;
 	uint32_t ref = item_find(region, page);
@@ -82,6 +93,7 @@ static void ask_for_lines(struct engine *engine, uint64_t page)
 	if (item && !needs_key(engine, item))
 		return;
 	ahead->bytes = region_page(region, page);
+	engine->ahead.nr_wanted++;
 	ahead->meets_gate = meets_gate(engine, region, item);
 	ahead->is_kept = ahead->has_key = item && item->has_key;
 	if (ahead->is_kept)
@@ -206,6 +218,8 @@ static inline void take_steps(struct engine *engine, uint64_t first, bool is_beg
 	uint64_t lead = engine->ahead.lead;
 #define TAKE(step, distance) take(engine, step, first + (is_beginning ? 0 : (distance)), first + (distance) + 1)
 	TAKE(ask_for_lines, ASK_FOR_LINES + 2 * lead);
+	if (!engine->ahead.nr_wanted)
+		return;
 	TAKE(take_sample, TAKE_SAMPLE + 2 * lead);
 	TAKE(ask_for_roots, ASK_FOR_ROOTS + lead);
 	TAKE(ask_for_objects, ASK_FOR_OBJECTS + lead);

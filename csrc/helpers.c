@@ -13,8 +13,6 @@
 #define PATIENCE 1000	/* looks for a task before a helper sleeps */
 #define NAP_NS 50000
 
-enum task { TASK_NONE, TASK_OPEN, TASK_TAKEN, TASK_DONE };
-
 /* A moment for the other one. */
 static void relax(void)
 {
@@ -55,7 +53,7 @@ bool helpers_take_back(struct foreseen *foreseen)
 	return atomic_compare_exchange_strong(&foreseen->task, &task, TASK_NONE);
 }
 
-void helpers_settle(struct foreseen *foreseen)
+void helpers_wait(struct foreseen *foreseen)
 {
 	if (helpers_take_back(foreseen))
 		return;
@@ -70,12 +68,6 @@ void helpers_settle(struct foreseen *foreseen)
 	else
 		foreseen->is_compared = true;
 	atomic_store_explicit(&foreseen->task, TASK_NONE, memory_order_relaxed);
-}
-
-void helpers_settle_all(struct engine *engine)
-{
-	for (size_t i = 0; i < AHEAD_PAGES; i++)
-		helpers_settle(&engine->helpers.foreseen[i]);
 }
 
 void helpers_forget_frames(struct engine *engine)

@@ -33,8 +33,12 @@ void helpers_ask(struct engine *engine, struct foreseen *foreseen, bool is_hash)
 /* Is it up to us? Then nobody will begin with it any more. */
 bool helpers_take_back(struct foreseen *foreseen);
 /* Takes it back, or waits until it is done; then @foreseen says what came of it. */
-void helpers_settle(struct foreseen *foreseen);
-void helpers_settle_all(struct engine *engine);
+void helpers_wait(struct foreseen *foreseen);
+static inline void helpers_settle(struct foreseen *foreseen)
+{
+	if (atomic_load_explicit(&foreseen->task, memory_order_relaxed) != TASK_NONE)
+		helpers_wait(foreseen);
+}
 /* A stable node or a frame is about to be freed: what was said of such is forgotten. */
 void helpers_forget_frames(struct engine *engine);
 

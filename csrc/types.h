@@ -130,6 +130,14 @@ struct work {
 	uint64_t bytes_hashed;		/* handed to the hash for keys and checksums */
 };
 
+/* How far a task is; helpers.h has the ways from one to the next. */
+enum task {
+	TASK_NONE,		/* nothing is asked, or the result is here */
+	TASK_OPEN,		/* anybody may take it */
+	TASK_TAKEN,		/* a helper is at it */
+	TASK_DONE		/* the result is written */
+};
+
 /* What is known of the bytes of a page before its visit. A task's results are written by who does it, all else by the scan. */
 struct foreseen {
 	_Alignas(LINE_SIZE) const uint8_t *bytes;	/* the page */
@@ -141,7 +149,7 @@ struct foreseen {
 	bool has_hash;			/* @hash is valid */
 	bool is_compared;		/* @order and @nr_compared are valid */
 	bool is_frame;			/* @other may be freed in this scan */
-	_Atomic uint8_t task;		/* helpers.c: how far it is */
+	_Atomic uint8_t task;		/* enum task */
 	uint32_t ref;			/* @other is filed as */
 	const struct forest *forest;	/* here, if that is a stable one; else NULL */
 	uint64_t nr_gone;		/* of the engine, when that was found out */
@@ -511,6 +519,7 @@ struct ahead {
 	uint64_t next;			/* the page that is expected to be visited next */
 	uint64_t lead;			/* pages that the steps before a task and behind it are farther ahead */
 	uint64_t mask;			/* places in use, less one */
+	uint64_t nr_wanted;		/* places of pages whose visit needs something */
 	struct ahead_page pages[AHEAD_PAGES];	/* by page number */
 };
 

@@ -12,7 +12,7 @@
 #include "smart_scan.h"
 
 #define ASK_FOR_LINES 12	/* pages ahead: sampled lines are asked for */
-#define TAKE_SAMPLE 9		/* they are here; if this sample has been deepened the whole page is asked for, or its hash */
+#define TAKE_SAMPLE 9		/* they are here; if it has been deepened the whole page is asked for, or its hash */
 #define ASK_FOR_ROOTS 8		/* with that the key is known, the roots are asked for */
 #define ASK_FOR_OBJECTS 6	/* the objects at the roots are asked for */
 #define FIND_TWIN 3		/* the object with the same key is looked for, and a compare is asked for */
@@ -65,7 +65,8 @@ static bool meets_gate(const struct engine *engine, const struct region *region,
 }
 
 /* A merged page is compared with its frame, unless that is known to be the same. */
-static void ask_for_node(struct engine *engine, const struct region *region, uint64_t page, const struct rmap_item *item)
+static void ask_for_node(struct engine *engine, const struct region *region, uint64_t page,
+			 const struct rmap_item *item)
 {
 	struct ahead_page *ahead = ahead_page(engine, page);
 	if (region->is_immutable || item->is_private || item->is_settled)
@@ -206,7 +207,8 @@ static void ask_for_twin(struct engine *engine, uint64_t page)
 /* --- all of it ----------------------------------------------------------------------------------- */
 
 /* Takes the step for pages from @page on, before @end. */
-static inline void take(struct engine *engine, void (*step)(struct engine *engine, uint64_t page), uint64_t page, uint64_t end)
+static inline void take(struct engine *engine, void (*step)(struct engine *engine, uint64_t page), uint64_t page,
+			uint64_t end)
 {
 	for (; page < end && page < engine->ahead.region->nr_pages; page++)
 		step(engine, page);
@@ -248,9 +250,12 @@ void ahead_of(struct engine *engine, const struct region *region, uint64_t page)
 {
 	struct ahead *ahead = &engine->ahead;
 
-	if (region != ahead->region || page != ahead->next)
+	/* Pages that are left out in between have been asked for as well. */
+	bool is_near = region == ahead->region && page >= ahead->next &&
+		       page - ahead->next <= ASK_FOR_LINES + 2 * ahead->lead;
+	if (!is_near)
 		begin(engine, region, page);
-	else
-		take_steps(engine, page, false);
+	for (uint64_t next = ahead->next; is_near && next <= page; next++)
+		take_steps(engine, next, false);
 	ahead->next = page + 1;
 }

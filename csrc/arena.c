@@ -7,8 +7,6 @@
 
 #include "pool.h"
 
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #define MAX_SLAB ARENA_HUGE
@@ -42,17 +40,19 @@ static uint64_t huge_part(uint64_t size)
 	return size & ~(MAX_SLAB - 1);
 }
 
+/* Rounded up to the largest page of any system; not to a huge one, which nobody would have booked. */
 static uint64_t mapped_size(uint64_t size)
 {
-	return size < MAX_SLAB ? size : huge_part(size + MAX_SLAB - 1);
+	return (size + MIN_SLAB - 1) & ~(MIN_SLAB - 1);
 }
 
 void *arena_map(uint64_t size)
 {
 	uint64_t mapped = mapped_size(size), wanted = mapped + MAX_SLAB;
-	if (wanted < size)
+	if (mapped < size || wanted < mapped)
 		return NULL;
-	uint8_t *bytes = mmap(NULL, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *bytes = mmap(NULL, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			      0);
 	if (bytes == MAP_FAILED)	/* untested: in test_no_memory.py, under a limit of address space */
 		return NULL;
 	uint64_t before = -(uintptr_t)bytes % MAX_SLAB, after = MAX_SLAB - before;

@@ -76,8 +76,8 @@ static uint32_t *root_of(struct forest *forest, uint64_t key)
 
 static void free_roots(struct forest *forest)
 {
-	memory_free(forest->memory, LKSM_FOR_ROOTS, forest->roots, roots_size(forest->root_bits));
-	memory_free(forest->memory, LKSM_FOR_ROOTS, forest->next_roots, roots_size(forest->root_bits + SPLIT_BITS));
+	table_free(forest->memory, LKSM_FOR_ROOTS, forest->roots, roots_size(forest->root_bits));
+	table_free(forest->memory, LKSM_FOR_ROOTS, forest->next_roots, roots_size(forest->root_bits + SPLIT_BITS));
 	forest->roots = forest->next_roots = NULL;
 	forest->root_bits = 0;
 	forest->first_root = 0;
@@ -118,7 +118,7 @@ void forest_reset(struct forest *forest, uint64_t nr_expected)
 	free_roots(forest);
 	if (!bits)
 		return;
-	forest->roots = memory_alloc(forest->memory, LKSM_FOR_ROOTS, roots_size(bits));
+	forest->roots = table_alloc(forest->memory, LKSM_FOR_ROOTS, roots_size(bits));
 	forest->root_bits = forest->roots ? bits : 0;
 }
 
@@ -221,7 +221,7 @@ static void insert_in_order(struct forest *forest, const struct page_rules *rule
 /* Begins to grow. Without memory the trees get deeper, that is all. */
 static void begin_growth(struct forest *forest)
 {
-	forest->next_roots = memory_alloc(forest->memory, LKSM_FOR_ROOTS, roots_size(forest->root_bits + SPLIT_BITS));
+	forest->next_roots = table_alloc(forest->memory, LKSM_FOR_ROOTS, roots_size(forest->root_bits + SPLIT_BITS));
 	forest->nr_split = 0;
 }
 
@@ -231,7 +231,7 @@ static void end_growth(struct forest *forest)
 	uint32_t bits = forest->root_bits + SPLIT_BITS;
 	uint64_t nr_entries = forest->nr_entries;
 	forest->next_roots = NULL;
-	memory_free(forest->memory, LKSM_FOR_ROOTS, forest->roots, roots_size(forest->root_bits));
+	table_free(forest->memory, LKSM_FOR_ROOTS, forest->roots, roots_size(forest->root_bits));
 	*forest = (struct forest){ .pool = forest->pool, .bytes_of = forest->bytes_of, .memory = forest->memory,
 				   .roots = roots, .root_bits = bits, .nr_entries = nr_entries };
 }

@@ -72,7 +72,7 @@ void helpers_wait(struct foreseen *foreseen)
 
 void helpers_forget_frames(struct engine *engine)
 {
-	if (!helpers_are_there(engine))
+	if (!engine->ahead.lead)
 		return;
 	for (size_t i = 0; i < AHEAD_PAGES; i++) {
 		struct foreseen *foreseen = &engine->helpers.foreseen[i];

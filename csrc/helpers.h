@@ -44,7 +44,7 @@ void helpers_forget_frames(struct engine *engine);
 
 /* --- the others -------------------------------------------------------------------------------- */
 
-/* Does the task that was asked for last of those that are open. False: none is. */
+/* Does the task that was asked for last of those that are open. False: none is. For tests. */
 bool helpers_do_one(struct engine *engine);
 /* Does one after the other until helpers are told to go. */
 void helpers_work(struct engine *engine);

@@ -11,7 +11,7 @@ void keyset_init(struct keyset *set, struct memory *memory)
 
 void keyset_deinit(struct keyset *set)
 {
-	memory_free(set->memory, LKSM_FOR_KEYS, set->keys, set->nr_places * sizeof(*set->keys));
+	table_free(set->memory, LKSM_FOR_KEYS, set->keys, set->nr_places * sizeof(*set->keys));
 	keyset_init(set, set->memory);
 }
 
@@ -34,13 +34,13 @@ bool keyset_has(const struct keyset *set, uint64_t key)
 static bool grow(struct keyset *set)
 {
 	uint64_t nr_places = set->nr_places ? set->nr_places * 2 : 16;
-	uint64_t *keys = memory_alloc(set->memory, LKSM_FOR_KEYS, nr_places * sizeof(*keys));
+	uint64_t *keys = table_alloc(set->memory, LKSM_FOR_KEYS, nr_places * sizeof(*keys));
 	if (!keys)
 		return false;
 	for (uint64_t i = 0; i < set->nr_places; i++)
 		if (set->keys[i])
 			keys[find_place(keys, nr_places, set->keys[i])] = set->keys[i];
-	memory_free(set->memory, LKSM_FOR_KEYS, set->keys, set->nr_places * sizeof(*set->keys));
+	table_free(set->memory, LKSM_FOR_KEYS, set->keys, set->nr_places * sizeof(*set->keys));
 	set->keys = keys;
 	set->nr_places = nr_places;
 	return true;

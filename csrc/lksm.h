@@ -5,7 +5,8 @@
  * <stddef.h>, <stdint.h> and <stdbool.h> before it.
  *
  * The core is mechanism: pages, trees, processes, one scan with a budget. It has no globals, threads,
- * clocks or files, and calls nobody back. One engine must be used by one thread at a time, but for lksm_help().
+ * clocks or files, and calls nobody back. One engine must be used by one thread at a time, but for lksm_help(), in
+ * which a thread also sleeps when there is nothing to do.
  *
  * Functions return 0 or a negative enum lksm_error; results come back through a last parameter called
  * ..._ret, untouched on failure. Page numbers are indices into a process's pages in address order.
@@ -263,7 +264,7 @@ int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *
 void lksm_begin_help(struct engine *engine);
 void lksm_help(struct engine *engine);
 void lksm_end_help(struct engine *engine);
-/* Pages, so far, that there was something to help with. */
+/* Tasks, so far: a page has one or two if there is something to help with. */
 uint64_t lksm_nr_asked(const struct engine *engine);
 /* Pages of the processes that wait which have not been visited since, counted to @most at most. */
 uint64_t lksm_nr_waiting(const struct engine *engine, uint64_t most);

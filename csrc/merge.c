@@ -170,15 +170,9 @@ static bool goes_to_zero(struct engine *engine, const struct visit *visit, const
 	if (look->sample != zero_sample &&
 	    !(visit->item->has_key && keyset_has(&visit->index->deepened, zero_sample)))
 		return false;
-	struct index *index = visit->index;
-	if (look->has_hash && index->knows_zero_hash && look->hash != index->zero_hash)
+	if (look->has_hash && engine->rules.has_zero_hash && look->hash != engine->rules.zero_hash)
 		return false;
-	if (!zero_is_true(engine, look->bytes))
-		return false;
-	if (look->has_hash)
-		index->zero_hash = look->hash;
-	index->knows_zero_hash |= look->has_hash;
-	return zero_add(visit->region, visit->page);
+	return zero_is_true(engine, look->bytes) && zero_add(visit->region, visit->page);
 }
 
 /* May the twin be merged? Not if it is no longer mergeable, or has since become one with a zero page. */

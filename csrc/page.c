@@ -28,9 +28,12 @@ void page_rules_init(struct page_rules *rules, const struct lksm_options *option
 
 	uint64_t nr_lines = options->page_size / LINE_SIZE;
 	rules->is_sample_whole = nr_lines <= SAMPLE_LINES;
-	static const uint8_t zeros[SAMPLE_LINES * LINE_SIZE];
+	static const uint8_t zeros[USUAL_PAGE];
 	rules->zero_sample = rules->hash(zeros, rules->is_sample_whole ? rules->page_size : SAMPLE_SIZE,
 					 rules->secret, rules->secret_size);
+	rules->has_zero_hash = rules->page_size <= sizeof(zeros);
+	if (rules->has_zero_hash)
+		rules->zero_hash = rules->hash(zeros, rules->page_size, rules->secret, rules->secret_size);
 	if (rules->is_sample_whole)
 		return;
 	/* One line from each half: apart from each other, and never the same. */

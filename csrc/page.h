@@ -31,10 +31,15 @@ static inline void prefetch(const void *line)
 	__asm__ volatile("");
 }
 
-/* Asks for all of a page: read from its start, the processor would see too late where that goes. */
+#define USUAL_PAGE 4096
+
+/*
+ * Asks for all of a page: read from its start, the processor would see too late where that goes. Of a larger one
+ * for its beginning, which is long enough for that to be seen.
+ */
 static inline void page_prefetch(const struct page_rules *rules, const uint8_t *bytes)
 {
-	for (uint64_t at = 0; at < rules->page_size; at += LINE_SIZE)
+	for (uint64_t at = 0; at < rules->page_size && at < USUAL_PAGE; at += LINE_SIZE)
 		prefetch(bytes + at);
 }
 

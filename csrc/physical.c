@@ -12,7 +12,7 @@ void physical_init(struct physical_map *map, struct memory *memory, const struct
 
 void physical_deinit(struct physical_map *map)
 {
-	memory_free(map->memory, LKSM_FOR_PHYSICAL, map->refs, map->nr_places * sizeof(*map->refs));
+	table_free(map->memory, LKSM_FOR_PHYSICAL, map->refs, map->nr_places * sizeof(*map->refs));
 	physical_init(map, map->memory, map->items, map->bytes_of);
 }
 
@@ -37,7 +37,7 @@ bool physical_reserve(struct physical_map *map, uint64_t nr_more)
 		nr_places *= 2;
 	if (nr_places == map->nr_places)
 		return true;
-	uint32_t *refs = memory_alloc(map->memory, LKSM_FOR_PHYSICAL, nr_places * sizeof(*refs));
+	uint32_t *refs = table_alloc(map->memory, LKSM_FOR_PHYSICAL, nr_places * sizeof(*refs));
 	if (!refs)
 		return false;
 	struct physical_map old = *map;
@@ -46,7 +46,7 @@ bool physical_reserve(struct physical_map *map, uint64_t nr_more)
 	for (uint64_t i = 0; i < old.nr_places; i++)
 		if (old.refs[i])
 			map->refs[find_place(map, map->bytes_of(map->items, old.refs[i]))] = old.refs[i];
-	memory_free(map->memory, LKSM_FOR_PHYSICAL, old.refs, old.nr_places * sizeof(*refs));
+	table_free(map->memory, LKSM_FOR_PHYSICAL, old.refs, old.nr_places * sizeof(*refs));
 	return true;
 }
 

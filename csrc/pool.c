@@ -18,30 +18,11 @@ bool memory_may_grow(struct memory *memory)
 	return memory->nr_allocations > memory->fail_at + memory->fail_count;
 }
 
-/* Large tables are entered at random, so they lie in huge pages. */
-static bool is_mapped(size_t size)
-{
-	return size >= ARENA_HUGE;
-}
-
-static void *take(size_t size)
-{
-	return is_mapped(size) ? arena_map(size) : calloc(1, size);
-}
-
-static void give_back(void *bytes, size_t size)
-{
-	if (is_mapped(size))
-		arena_unmap(bytes, size);
-	else
-		free(bytes);
-}
-
 void *memory_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size)
 {
 	if (!memory_may_grow(memory))
 		return NULL;
-	void *bytes = take(size);
+	void *bytes = calloc(1, size);
 	if (bytes)
 		memory->reserved[purpose] += size;
 	return bytes;
@@ -53,7 +34,7 @@ void memory_free(struct memory *memory, enum lksm_purpose purpose, void *bytes, 
 		return;
 	assert(memory->reserved[purpose] >= size);
 	memory->reserved[purpose] -= size;
-	give_back(bytes, size);
+	free(bytes);
 }
 
 void *memory_resize(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t old_size,
@@ -61,22 +42,40 @@ void *memory_resize(struct memory *memory, enum lksm_purpose purpose, void *byte
 {
 	if (!memory_may_grow(memory))
 		return NULL;
-	void *resized = take(new_size);
+	uint8_t *resized = realloc(bytes, new_size);
 	if (!resized)
 		return NULL;
-	if (bytes)
-		memcpy(resized, bytes, old_size < new_size ? old_size : new_size);
-	give_back(bytes, old_size);
+	if (new_size > old_size)
+		memset(resized + old_size, 0, new_size - old_size);
 	memory->reserved[purpose] += new_size;
 	memory->reserved[purpose] -= old_size;
 	return resized;
 }
 
+void *table_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size)
+{
+	if (size < ARENA_HUGE)
+		return memory_alloc(memory, purpose, size);
+	void *bytes = memory_may_grow(memory) ? arena_map(size) : NULL;
+	if (bytes)
+		memory->reserved[purpose] += size;
+	return bytes;
+}
+
+void table_free(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t size)
+{
+	if (size < ARENA_HUGE) {
+		memory_free(memory, purpose, bytes, size);
+	} else if (bytes) {
+		memory->reserved[purpose] -= size;
+		arena_unmap(bytes, size);
+	}
+}
+
 void *memory_alloc_first(size_t size)
 {
-	size_t lines = (size + LINE_SIZE - 1) / LINE_SIZE * LINE_SIZE;	/* no two threads shall write to one */
-	void *bytes = aligned_alloc(LINE_SIZE, lines);
-	return bytes ? memset(bytes, 0, lines) : NULL;
+	void *bytes = aligned_alloc(LINE_SIZE, size);	/* no two threads shall write to one line */
+	return bytes ? memset(bytes, 0, size) : NULL;
 }
 
 void memory_free_first(void *bytes)

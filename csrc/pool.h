@@ -18,7 +18,10 @@ void memory_free(struct memory *memory, enum lksm_purpose purpose, void *bytes, 
 /* Grows or shrinks; new bytes are zero. NULL leaves the old block as it was. */
 void *memory_resize(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t old_size,
 		    size_t new_size);
-/* The struct memory itself lives in the engine, which has to come from somewhere. */
+/* As memory_alloc(), for tables that are entered at random: large ones lie in huge pages. */
+void *table_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size);
+void table_free(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t size);
+/* The struct memory itself lives in the engine, which has to come from somewhere; @size is whole cache lines. */
 void *memory_alloc_first(size_t size);
 void memory_free_first(void *bytes);
 

@@ -138,7 +138,7 @@ enum task {
 	TASK_DONE		/* the result is written */
 };
 
-/* What is known of the bytes of a page before its visit. A task's results are written by who does it, all else by the scan. */
+/* What is known of the bytes of a page before its visit. Who does its task writes the result, the scan all else. */
 struct foreseen {
 	_Alignas(LINE_SIZE) const uint8_t *bytes;	/* the page */
 	const uint8_t *other;		/* bytes that it is compared with */
@@ -165,6 +165,8 @@ struct page_rules {
 	bool is_sample_whole;		/* pages are so small that a sample is the whole page */
 	uint32_t lines[SAMPLE_LINES];	/* byte offsets of the sampled cache lines, ascending */
 	uint64_t zero_sample;		/* key that the sampled lines of a page of zeros give */
+	uint64_t zero_hash;		/* key that the whole of it gives, if @has_zero_hash */
+	bool has_zero_hash;		/* pages are not larger than is usual */
 	lksm_hash hash;			/* lent by the caller */
 	const void *secret;		/* for keys and checksums */
 	const void *digest_secret;	/* for digests */
@@ -402,8 +404,6 @@ struct index {
 	uint64_t zero_pages;		/* pages on the zero frame */
 	uint64_t zero_saved;		/* of these, different ones: pages at one address are one */
 	uint64_t next_serial;		/* of its next frame */
-	uint64_t zero_hash;		/* of the whole of a page of zeros, once @knows_zero_hash */
-	bool knows_zero_hash;
 	struct tally tally;
 };
 
@@ -583,6 +583,8 @@ struct engine {
 };
 
 _Static_assert(LKSM_MAX_NODES == 1 << 8, "a stable node has 8 bits for its memory node");
+_Static_assert(AHEAD_PAGES <= 256, "a byte names a task's page");
+_Static_assert(sizeof(struct engine) % LINE_SIZE == 0, "memory_alloc_first() wants whole lines");
 _Static_assert(sizeof(struct rb_node) == 12, "a place in a tree is three references");
 _Static_assert(sizeof(struct rmap_item) == 32, "half of the 64 bytes a page may cost");
 _Static_assert(sizeof(struct foreseen) == 64, "no two threads write to one line");

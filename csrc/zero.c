@@ -20,7 +20,7 @@ void zero_map_init(struct zero_map *map, struct memory *memory)
 
 void zero_map_deinit(struct zero_map *map)
 {
-	memory_free(map->memory, LKSM_FOR_PHYSICAL, map->addresses, map->nr_places * sizeof(*map->addresses));
+	table_free(map->memory, LKSM_FOR_PHYSICAL, map->addresses, map->nr_places * sizeof(*map->addresses));
 	zero_map_init(map, map->memory);
 }
 
@@ -46,7 +46,7 @@ bool zero_map_reserve(struct zero_map *map, uint64_t nr_more)
 	if (nr_places == map->nr_places || !nr_more)
 		return true;
 	struct zero_map old = *map;
-	struct zero_address *addresses = memory_alloc(map->memory, LKSM_FOR_PHYSICAL, nr_places * sizeof(*addresses));
+	struct zero_address *addresses = table_alloc(map->memory, LKSM_FOR_PHYSICAL, nr_places * sizeof(*addresses));
 	if (!addresses)
 		return false;
 	map->addresses = addresses;
@@ -54,7 +54,7 @@ bool zero_map_reserve(struct zero_map *map, uint64_t nr_more)
 	for (uint64_t i = 0; i < old.nr_places; i++)
 		if (old.addresses[i].bytes)
 			*find_place(map, old.addresses[i].bytes) = old.addresses[i];
-	memory_free(map->memory, LKSM_FOR_PHYSICAL, old.addresses, old.nr_places * sizeof(*addresses));
+	table_free(map->memory, LKSM_FOR_PHYSICAL, old.addresses, old.nr_places * sizeof(*addresses));
 	return true;
 }
 

@@ -272,7 +272,7 @@ class Core:
 
     @property
     def nr_asked(self) -> int:
-        """Pages, so far, that there was something to help with."""
+        """Tasks, so far: a page has one or two if there is something to help with."""
         return int(lib.lksm_nr_asked(self._engine))
 
     def is_walking(self) -> bool:

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from ._core import Core
 
 SLICE_PAGES = 16384  # the lock is held for so many, so that sending threads costs little of that
-LEAST_PAGES = 1024  # nobody is sent for a scan of fewer
+LEAST_PAGES = 1024  # nobody is sent for a scan of fewer,
+LEAST_BYTES = 1 << 22  # unless they are large
 LEAST_ASKED = 16  # nor if not one page in so many has something to help with
 PAUSE_PAGES = SLICE_PAGES  # before it is tried again
 LONGEST_PAUSE_PAGES = 8 * SLICE_PAGES  # each time in a row that it was not worth it, twice as long
@@ -27,8 +28,9 @@ class Crew:
     nobody takes memory away before they have returned.
     """
 
-    def __init__(self, core: Core, nr_threads: int) -> None:
+    def __init__(self, core: Core, nr_threads: int, page_size: int) -> None:
         self._core = core
+        self._page_size = page_size
         self._nr_others = nr_threads - 1
         self._pool: ThreadPoolExecutor | None = None
         self._nr_unhelped = 0  # pages that will be visited before others are sent again
@@ -50,7 +52,8 @@ class Crew:
 
     def scan(self, nr_pages: int, now: int) -> int:
         """`Core.scan`, with help if that is worth it."""
-        if self.is_alone or min(nr_pages, self._core.nr_waiting(LEAST_PAGES)) < LEAST_PAGES:
+        least = max(1, min(LEAST_PAGES, LEAST_BYTES // self._page_size))
+        if self.is_alone or min(nr_pages, self._core.nr_waiting(least)) < least:
             return self._core.scan(nr_pages, now)
         if self._nr_unhelped:
             self._nr_unhelped = max(0, self._nr_unhelped - nr_pages)

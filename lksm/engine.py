@@ -151,7 +151,7 @@ class Engine:
         self._core.set_use_zero_pages(bool(self.knobs.use_zero_pages))
         self._clock = _monotonic_ms if clock is None else clock
         self._nr_attached = Counter[int]()  # by domain
-        self._crew = Crew(self._core, threads)
+        self._crew = Crew(self._core, threads, page_size)
         self._scheduler = Scheduler(
             self._core,
             self._crew,

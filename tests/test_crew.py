@@ -202,6 +202,17 @@ def test_threads_are_few_and_end() -> None:
     assert not _crew_threads()
 
 
+def test_large_pages() -> None:
+    """A few of them are worth sending for."""
+    memory = np.zeros((64, 1 << 18), np.uint8)
+    memory[:, -1] = np.arange(64) // 2
+    with lksm.Engine(initial_rounds=0, page_size=1 << 18, threads=2) as engine:
+        engine.attach(memory)
+        engine.full()
+        assert len(_crew_threads()) == 1
+        assert engine.counters().pages_shared == 32
+
+
 @pytest.mark.parametrize("threads", [0, -1, True, 1.0, "2"])
 def test_how_many(threads: Any) -> None:
     """`threads` is a number of at least 1."""
@@ -212,7 +223,9 @@ def test_how_many(threads: Any) -> None:
 def test_default_is_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many threads as CPUs that the process may use."""
     made = []
-    monkeypatch.setattr(_crew.Crew, "__init__", lambda self, core, nr_threads: made.append(nr_threads))
+    monkeypatch.setattr(
+        _crew.Crew, "__init__", lambda self, core, nr_threads, page_size: made.append(nr_threads)
+    )
     lksm.Engine()
     assert made == [len(os.sched_getaffinity(0))]
 

@@ -129,6 +129,14 @@ static void test_nothing_changes(void)
 		for (int i = 0; i < 2; i++) {
 			lksm_set_use_zero_pages(pair.engines[i], which / 12 & 32);
 			lksm_set_smart_scan(pair.engines[i], which / 12 & 2);
+			uint64_t gaps = which;	/* pages that the walk leaves out */
+			for (int j = 0; j < 40; j++) {
+				struct mm_slot *process = pair.processes[i][j % 2];
+				uint64_t page = next_random(&gaps) % process->nr_pages;
+				EXPECT_EQUAL(lksm_process_advise(process, page, page + 1, false), LKSM_OK);
+				if (j % 8 == 0)
+					EXPECT_EQUAL(lksm_process_unmap(process, page, page + 1), LKSM_OK);
+			}
 		}
 		for (int round = 0; round < 6; round++) {
 			scan_both(&pair, round);

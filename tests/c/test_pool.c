@@ -38,28 +38,41 @@ static void test_resize(void)
 	expect_nothing_reserved(&memory);
 }
 
-/* The same for tables that lie in huge pages, into these and out of them. */
-static void test_large_tables(void)
+/* Large tables lie in huge pages, small ones anywhere; both are zero and booked. */
+static void test_tables(void)
 {
 	struct memory memory = { 0 };
-	size_t small = ARENA_HUGE - 1, large = ARENA_HUGE + 4097, larger = 3 * ARENA_HUGE;
-	uint8_t *bytes = memory_alloc(&memory, LKSM_FOR_ROOTS, small);
-	memset(bytes, 7, small);
-	bytes = memory_resize(&memory, LKSM_FOR_ROOTS, bytes, small, large);
-	EXPECT_EQUAL((uintptr_t)bytes % ARENA_HUGE, 0);
-	EXPECT_EQUAL(memory.reserved[LKSM_FOR_ROOTS], large);
-	EXPECT(bytes[0] == 7 && !memcmp(bytes, bytes + 1, small - 1));
-	EXPECT(!bytes[small] && !memcmp(bytes + small, bytes + small + 1, large - small - 1));
-	memset(bytes, 8, large);
-	bytes = memory_resize(&memory, LKSM_FOR_ROOTS, bytes, large, larger);
-	EXPECT(bytes[large - 1] == 8 && !bytes[large] && !bytes[larger - 1]);
-	bytes = memory_resize(&memory, LKSM_FOR_ROOTS, bytes, larger, small);
-	EXPECT(bytes[0] == 8 && !memcmp(bytes, bytes + 1, small - 1));
-	memory_free(&memory, LKSM_FOR_ROOTS, bytes, small);
-	bytes = memory_alloc(&memory, LKSM_FOR_KEYS, large);
-	EXPECT(!bytes[0] && !memcmp(bytes, bytes + 1, large - 1));
-	memory_free(&memory, LKSM_FOR_KEYS, bytes, large);
-	EXPECT(!memory_alloc(&memory, LKSM_FOR_KEYS, SIZE_MAX));
+	size_t sizes[] = { 1, ARENA_HUGE - 1, ARENA_HUGE, ARENA_HUGE + 4097, 3 * ARENA_HUGE };
+	for (size_t i = 0; i < 5; i++) {
+		uint8_t *bytes = table_alloc(&memory, LKSM_FOR_ROOTS, sizes[i]);
+		EXPECT_EQUAL(memory.reserved[LKSM_FOR_ROOTS], sizes[i]);
+		EXPECT(!bytes[0] && !memcmp(bytes, bytes + 1, sizes[i] - 1));
+		if (i >= 2)
+			EXPECT_EQUAL((uintptr_t)bytes % ARENA_HUGE, 0);
+		memset(bytes, 7, sizes[i]);
+		table_free(&memory, LKSM_FOR_ROOTS, bytes, sizes[i]);
+		expect_nothing_reserved(&memory);
+	}
+	EXPECT(!table_alloc(&memory, LKSM_FOR_KEYS, SIZE_MAX));
+	table_free(&memory, LKSM_FOR_KEYS, NULL, 1);
+	table_free(&memory, LKSM_FOR_KEYS, NULL, ARENA_HUGE);
+	memory.fail_at = memory.nr_allocations + 1;
+	EXPECT(!table_alloc(&memory, LKSM_FOR_KEYS, ARENA_HUGE));
+	expect_nothing_reserved(&memory);
+}
+
+/* Frames of any size are given back to the system: otherwise these would not fit. */
+static void test_large_frames(void)
+{
+	struct memory memory = { 0 };
+	for (int i = 0; i < 20000; i++) {
+		uint8_t *bytes = frame_alloc(&memory, ARENA_HUGE);
+		EXPECT(bytes != NULL);
+		if (!bytes)
+			break;
+		bytes[0] = bytes[ARENA_HUGE - 1] = 1;
+		frame_free(&memory, bytes, ARENA_HUGE);
+	}
 	expect_nothing_reserved(&memory);
 }
 
@@ -229,7 +242,8 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(test_memory_is_booked),
 		TEST(test_resize),
-		TEST(test_large_tables),
+		TEST(test_tables),
+		TEST(test_large_frames),
 		TEST(test_fail_at),
 		TEST(test_refused_by_the_system),
 		TEST(test_frames),

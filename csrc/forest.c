@@ -269,6 +269,12 @@ void forest_insert(struct forest *forest, uint32_t ref, const struct place *plac
 		begin_growth(forest);
 }
 
+void forest_file(struct forest *forest, const struct page_rules *rules, uint32_t ref)
+{
+	insert_in_order(forest, rules, ref);
+	forest->nr_entries++;
+}
+
 void forest_remove(struct forest *forest, uint32_t ref)
 {
 	rb_erase(forest->pool, root_of(forest, *forest_key(forest->pool, ref)), ref);

@@ -26,6 +26,8 @@ enum forest_result forest_search(const struct forest *forest, const struct page_
 				 const struct look *look, struct place *place_ret, uint32_t *ref_ret);
 /* Files @ref, whose key must be set, where a search for that key and its bytes ended. */
 void forest_insert(struct forest *forest, uint32_t ref, const struct place *place);
+/* The same for one that no search has been made for. The forest does not grow by it. */
+void forest_file(struct forest *forest, const struct page_rules *rules, uint32_t ref);
 void forest_remove(struct forest *forest, uint32_t ref);
 /* @new_ref, with the same key and bytes, takes the place of @old_ref. */
 void forest_replace(struct forest *forest, uint32_t old_ref, uint32_t new_ref);

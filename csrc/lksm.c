@@ -110,18 +110,18 @@ int lksm_set_max_page_sharing(struct engine *engine, uint64_t max_page_sharing)
 }
 
 /* What a later visit of a page would do is another thing from now on. */
-static void drop_kept(struct engine *engine)
+static void unkeep(struct engine *engine)
 {
 	for (struct index *index = engine->indexes; index; index = index->next)
 		for (uint32_t tree = 0; tree < engine->nr_nodes; tree++)
-			unstable_tree_drop_kept(index, tree);
+			unstable_tree_unkeep(index, tree);
 }
 
 int lksm_set_merge_across_nodes(struct engine *engine, bool is_on)
 {
 	int error = is_on == engine->merge_across_nodes ? LKSM_OK : check_nothing_shared(engine, "merge_across_nodes");
 	if (!error && is_on != engine->merge_across_nodes)
-		drop_kept(engine);
+		unkeep(engine);
 	if (!error)
 		engine->merge_across_nodes = is_on;
 	return error;
@@ -130,7 +130,7 @@ int lksm_set_merge_across_nodes(struct engine *engine, bool is_on)
 void lksm_set_smart_scan(struct engine *engine, bool is_on)
 {
 	if (is_on != engine->smart_scan)
-		drop_kept(engine);
+		unkeep(engine);
 	engine->smart_scan = is_on;
 }
 
@@ -142,7 +142,7 @@ void lksm_set_prune_delay(struct engine *engine, uint32_t millisecs)
 void lksm_set_use_zero_pages(struct engine *engine, bool is_on)
 {
 	if (is_on != engine->use_zero_pages)
-		drop_kept(engine);
+		unkeep(engine);
 	engine->use_zero_pages = is_on;
 }
 

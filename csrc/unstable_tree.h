@@ -38,7 +38,9 @@ void unstable_tree_give_way(struct index *index, uint32_t tree, struct look *loo
  * are 0 then.
  */
 void unstable_tree_drop(struct index *index, uint32_t tree);
-/* From now on nothing of this tree is kept: its items are as if of an earlier round. */
+/* Nothing of this tree is kept any more: its items are those of their round only. */
+void unstable_tree_unkeep(struct index *index, uint32_t tree);
+/* Its items are as if of an earlier round. */
 void unstable_tree_drop_kept(struct index *index, uint32_t tree);
 
 #endif

@@ -263,9 +263,37 @@ static void test_rewritten_to_a_kept_content(void)
 	destroy_trio(&trio);
 }
 
+/*
+ * A knob that changes what is kept leaves the pages of this round where the others find them. A long soak found that
+ * they did not.
+ */
+static void test_knob_in_the_middle(void)
+{
+	void (*const knobs[])(struct engine *, bool) = { lksm_set_use_zero_pages, lksm_set_smart_scan };
+	for (int which = 0; which < 2; which++) {
+		struct engine *engine = make_engine((struct setup){ 0 });
+		uint8_t *pages = make_pages(engine, "abcba");
+		struct mm_slot *process = make_process(engine, pages, 5, true);
+		lksm_begin_round(engine, 0);
+		enqueue_all(engine);
+		scan_pages(engine, 3);
+		EXPECT(item_of(process, 0)->is_settled);
+		knobs[which](engine, true);
+		EXPECT_SOUND(engine);
+		EXPECT(!item_of(process, 0)->is_settled);
+		EXPECT_EQUAL(engine->indexes->trees[0].kept.nr_entries, 0);
+		EXPECT_EQUAL(engine->indexes->trees[0].unstable.nr_entries, 3);
+		scan_to_end(engine);
+		EXPECT_COUNTERS(engine, 2, 2, 1);
+		DESTROY(engine);
+		free(pages);
+	}
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
+		TEST(test_knob_in_the_middle),
 		TEST(test_settled_pages_cost_nothing),
 		TEST(test_a_page_of_an_earlier_round_gives_way),
 		TEST(test_a_page_of_this_round_is_a_twin),

@@ -191,11 +191,11 @@ def test_watch(tmp_path: Path, version: int) -> None:
             assert "Traceback" not in done.err, where
             if done.status == 130:
                 assert done.err.endswith("lksm: interrupted\n"), where
-            else:
-                assert done.status == 0, where
+            else:  # SIGTERM may come when all is said and it is heard no more
+                assert done.status in (0, -signal.SIGTERM), where
                 assert done.out.count("watched for") == 1, where
             statuses.add(done.status)
-        assert statuses == {0, 130}
+        assert statuses >= {0, 130}
         assert child.ask("1 + 1") == 2  # it runs
 
 

@@ -214,11 +214,16 @@ def test_the_hook_sees_writing(tmp_path: Path) -> None:
 
 def test_no_core_dump() -> None:
     """A crash while pages of others are held leaves no dump, though the user wants dumps."""
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+
+    def want_a_dump() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)  # whatever our own caller does with it
+
     with Child() as child:
-        most = resource.getrlimit(resource.RLIMIT_CORE)[1]
         process = subprocess.Popen(
             [*PROGRAM, "watch", "--pid", str(child.pid)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            cwd="/", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (most, most)),
+            cwd="/", preexec_fn=want_a_dump,
         )  # fmt: skip
         assert process.stdout is not None
         process.stdout.readline()  # it has scanned

@@ -132,7 +132,7 @@ void zero_remove(struct region *region, uint64_t page)
 	index->zero_pages--;
 	if (!region->is_aliased)
 		index->zero_saved--;
-	else if (index->zero.nr_addresses)	/* none when the engine goes: then nobody asks where a page is */
+	else if (index->zero.nr_addresses)	/* untested: none, when the engine goes and nobody asks where a page is */
 		index->zero_saved -= zero_map_remove(&index->zero, region_page(region, page));
 }
 

@@ -178,6 +178,31 @@ static void test_groups_of_a_domain(void)
 	free(others);
 }
 
+/* Bytes are found where pages that have them are filed: in a frame, alone, kept or not, or as zeros. */
+static void test_find(void)
+{
+	struct engine *engine = make_engine((struct setup){ 0 });
+	uint8_t *pages = make_pages(engine, "aab0"), *still = make_pages(engine, "c"), *others = make_pages(engine, "d0");
+	struct mm_slot *process = make_process(engine, pages, 4, false);
+	EXPECT_EQUAL(lksm_find(engine, 0, pages + 3 * 256), LKSM_ENTRY_ABSENT);
+	lksm_set_use_zero_pages(engine, true);
+	make_process(engine, still, 1, true);
+	full(engine);
+	struct lksm_counters before = counters_of(engine);
+	EXPECT_EQUAL(lksm_find(engine, 0, pages), frame_of(process, 0));
+	EXPECT(frame_of(process, 0) >= 0);
+	EXPECT_EQUAL(lksm_find(engine, 0, pages + 2 * 256), LKSM_ENTRY_PRIVATE);
+	EXPECT_EQUAL(lksm_find(engine, 0, still), LKSM_ENTRY_PRIVATE);
+	EXPECT_EQUAL(lksm_find(engine, 0, others), LKSM_ENTRY_ABSENT);
+	EXPECT_EQUAL(lksm_find(engine, 0, others + 256), LKSM_ENTRY_ZERO);
+	EXPECT_EQUAL(counters_of(engine).bytes_compared, before.bytes_compared);
+	EXPECT_COUNTERS(engine, 1, 1, 2);
+	DESTROY(engine);
+	free(pages);
+	free(still);
+	free(others);
+}
+
 /*
  * A process that the cursor comes to is counted in its round, and a page that leaves others in its frame for
  * its process.
@@ -233,6 +258,7 @@ int main(void)
 		TEST(test_pages_out_of_range),
 		TEST(test_groups_and_matrix),
 		TEST(test_groups_of_a_domain),
+		TEST(test_find),
 		TEST(test_what_a_scan_counts),
 		TEST(test_a_domain_without_memory_for_aliases),
 	};

@@ -178,6 +178,7 @@ static void test_found_by_a_search(void)
 		EXPECT_EQUAL(scan_pages(engine, 1), 1);
 		EXPECT(index->first_migrating != 0);
 		EXPECT_COUNTERS(engine, 1, 1, 2);
+		EXPECT_EQUAL(lksm_find(engine, 0, machine.arrays[0] + 256), frame_of(machine.processes[0], 1));
 		struct lksm_group groups[2];
 		EXPECT_EQUAL(lksm_nr_groups(engine, -1, 2), 1);
 		lksm_groups(engine, -1, 2, true, groups);
@@ -221,6 +222,9 @@ static void test_two_wait(void)
 {
 	struct machine machine = make_machine((struct setup){ 0 }, "xyaadd", "z", false);
 	struct engine *engine = machine.engine;
+	for (int node = 0; node < 2; node++)
+		EXPECT_EQUAL(lksm_find(engine, 0, machine.arrays[node]), LKSM_ENTRY_PRIVATE);
+	EXPECT_EQUAL(lksm_find(engine, 0, machine.arrays[0] + 2 * 256), frame_of(machine.processes[0], 2));
 	EXPECT_EQUAL(lksm_process_move(machine.processes[0], 2, 5, 1), LKSM_OK);
 	write_page(machine.processes[0], 0, 'a');
 	write_page(machine.processes[0], 1, 'd');
@@ -231,6 +235,7 @@ static void test_two_wait(void)
 	uint32_t second = item_at(&engine->items, item_find(machine.processes[0]->regions[0], 4))->sharer.node;
 	EXPECT_EQUAL(engine->indexes->first_migrating, second);
 	EXPECT_EQUAL(node_at(engine, second)->migrating.next, first);
+	EXPECT_EQUAL(lksm_find(engine, 0, machine.arrays[0] + 2 * 256), frame_of(machine.processes[0], 2));
 	EXPECT_EQUAL(scan_pages(engine, 1), 1);
 	EXPECT_EQUAL(node_at(engine, second)->migrating.next, 0);
 	EXPECT_SOUND(engine);

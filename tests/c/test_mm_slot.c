@@ -603,6 +603,25 @@ static void test_engine_outlives_arrays(void)
 	lksm_engine_destroy(engine);
 }
 
+/* An engine goes with chains, and with blocks of pages that were never visited. */
+static void test_destroy_before_all_is_visited(void)
+{
+	struct engine *engine = make_engine((struct setup){ .max_page_sharing = 2 });
+	uint64_t nr_pages = 2 * POOL_CHUNK_OBJECTS;
+	uint8_t *pages = malloc(nr_pages * 256);
+	for (uint64_t i = 0; i < nr_pages; i++)
+		fill_page(engine, pages + i * 256, 'a');
+	struct mm_slot *process = make_process(engine, pages, nr_pages, false);
+	lksm_begin_round(engine, 0);
+	enqueue_all(engine);
+	EXPECT_EQUAL(scan_pages(engine, 4), 4);
+	EXPECT_COUNTERS(engine, 2, 2, 0);
+	EXPECT_EQUAL(counters_of(engine).stable_node_chains, 1);
+	EXPECT(process->regions[0]->blocks[0] && !process->regions[0]->blocks[1]);
+	lksm_engine_destroy(engine);
+	free(pages);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
@@ -626,6 +645,7 @@ int main(void)
 		TEST(test_fork_random),
 		TEST(test_fork_may_fail),
 		TEST(test_engine_outlives_arrays),
+		TEST(test_destroy_before_all_is_visited),
 	};
 	return run_tests(tests, NR_TESTS(tests));
 }

@@ -103,6 +103,7 @@ static void test_refused_by_the_system(void)
 	EXPECT(!memory_alloc(&memory, LKSM_FOR_KEYS, too_much));
 	EXPECT(!memory_resize(&memory, LKSM_FOR_KEYS, NULL, 0, too_much));
 	EXPECT(!frame_alloc(&memory, too_much));
+	EXPECT(!memory_alloc(&memory, LKSM_FOR_KEYS, SIZE_MAX));	/* it cannot even be rounded up */
 	expect_nothing_reserved(&memory);
 }
 

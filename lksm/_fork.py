@@ -40,7 +40,7 @@ def _before() -> None:
 def _after_in_parent() -> None:
     while _held:
         lock = _held.pop()._lock
-        if lock.is_mine():  # Ctrl-C may have come in between
+        if lock.is_mine():  # untested: Ctrl-C in between
             lock.__exit__(None, None, None)
     _lock.release()
 

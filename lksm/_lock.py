@@ -28,7 +28,7 @@ class FairLock(_thread.RLock):  # type: ignore[misc,unused-ignore]
         try:
             with self._turnstile:
                 return self.acquire()
-        except BaseException:  # not counted: tests/test_lock.py traces it
+        except BaseException:  # untested: tests/test_lock.py does, and traces it itself
             if self.is_mine():
                 self.release()
             raise

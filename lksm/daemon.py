@@ -42,6 +42,7 @@ class _Sleeper:
 
     def join(self) -> None:
         """Returns when the thread has ended; a turn that is running ends first."""
+        # untested: Ctrl-C before it has begun
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join()
 

@@ -97,7 +97,7 @@ def _predicate(reason: Reason, facts: Facts) -> str:
             return "has a twin only on another memory node, and merge_across_nodes is 0"
         case Reason.OTHER_DOMAIN:
             return "has a twin only in another domain, and pages merge within their domain"
-        case Reason.ABSENT:
+        case Reason.ABSENT:  # untested: there is no other
             return "is absent: not in the dump, not resident, or unmapped"
 
 

@@ -250,7 +250,7 @@ class Scheduler:
                 core.dequeue()
             case Action.REQUEUE_WHEN_DONE | Action.DO_NOT_REQUEUE:
                 core.requeue_frozen(action is Action.REQUEUE_WHEN_DONE)
-            case Action.NOTHING | Action.ADD_CANDIDATE | Action.DROP_CANDIDATE:
+            case Action.NOTHING | Action.ADD_CANDIDATE | Action.DROP_CANDIDATE:  # untested: there is no other
                 pass
 
     # --- the crawler -----------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Arrivals:
         try:
             with held():
                 self._thread.start()
-        except BaseException:  # Ctrl-C is heard at the end of that
+        except BaseException:  # untested: Ctrl-C, heard at the end of that; tests/cli/test_interrupts.py
             self._end()
             raise
         return self

@@ -129,7 +129,7 @@ def _add_files(paths: Iterable[str], loaded: Loaded) -> None:
         except (SourceError, OutOfMemory) as error:
             loaded.refuse(Refused(path, str(error).removeprefix(f"{path}: ")))
         else:
-            if identity is not None:
+            if identity is not None:  # untested: a file that comes between two looks
                 seen[identity] = path
 
 
@@ -178,7 +178,7 @@ def _note_live(wanted: Wanted, loaded: Loaded, snapshot: LiveSnapshot) -> None:
         )
     )
     for gone in snapshot.gone:
-        if gone.pid in wanted.pids:
+        if gone.pid in wanted.pids:  # untested: with --all, one that ends meanwhile
             loaded.is_incomplete = True
             complain(f"pid {gone.pid}: there is no such process{' any more' if gone.name else ''}")
 

@@ -118,7 +118,7 @@ class Session:
                 elif has_work and not arrivals.is_over:
                     self._begin()
                     done += self._scan_batch(min(_BATCH_PAGES, ready - done - 1)) or ready - done
-                    if report is not None:
+                    if report is not None:  # untested: a terminal
                         report(done, ready)
         with held():
             arrived(self._wanted, self.loaded)

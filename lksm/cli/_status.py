@@ -44,7 +44,7 @@ class Status:
         from rich.text import Text
 
         line = Text(text, no_wrap=True, overflow="ellipsis")
-        if self._live is None:
+        if self._live is None:  # untested: a job that takes so long here that its line changes
             self._live = Live(
                 console=self._console,
                 auto_refresh=False,

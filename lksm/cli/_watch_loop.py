@@ -99,7 +99,7 @@ class Watch:
         self._request()
         try:
             is_ready = not engine.scanning or self._follower.read_what_is_scanned(self._check_stop)
-        except _Stopped:
+        except _Stopped:  # untested: a stop while pages are read
             return 0.0
         self._complain_of_refused()
         milliseconds = engine.turn() if is_ready else 0  # events first, then the rest of the pages
@@ -120,7 +120,7 @@ class Watch:
             self._unasked = set()
 
     def _check_stop(self, _done: int, _total: int) -> None:
-        if self._stop.is_asked:
+        if self._stop.is_asked:  # untested: a stop while pages are read
             raise _Stopped
         self._status.show("reading")
 

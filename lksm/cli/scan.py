@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
             emit(report)
             is_said = True
     except KeyboardInterrupt:
-        if not is_said:
+        if not is_said:  # untested: Ctrl-C when the report is out
             emit(report)
         raise
     return int(loaded.is_incomplete)

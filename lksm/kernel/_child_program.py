@@ -123,5 +123,5 @@ def main() -> None:
                 answer = answer[os.write(1, answer) :]
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # untested: nobody imports it, but some test
     main()

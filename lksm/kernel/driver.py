@@ -99,6 +99,7 @@ class Ksm:
         self.files.write("run", 0)
         self._wait_for_sleep()
         wanted = {**_defaults(self.files), **knobs}
+        # untested: kernels before 6.8
         if "advisor_mode" in self.files:  # what one of an earlier reset has learnt is forgotten
             self.files.write("advisor_mode", "none")
         for name, value in in_order(wanted):

@@ -170,7 +170,7 @@ class _Run:
             case Thaw():
                 self._forget(event.process)
                 self._processes[event.process].thaw()
-            case Work():
+            case Work():  # untested: there is no other
                 self._work(self._processes[event.process], event)
 
     def _work(self, process: Process, event: Work) -> None:

@@ -196,7 +196,7 @@ class _World:
         app.process = self._start(app.name, app.libraries, app.version)
 
     def _exit(self, app: _App) -> None:
-        if app.process is not None:
+        if app.process is not None:  # untested: callers ask for apps that are alive
             self._happened.append(Exit(self._now, app.process.number))
             app.process = None
 

@@ -86,7 +86,7 @@ class _Mapping(mmap.mmap):
     guard = 0
 
     def __del__(self) -> None:
-        if self.guard:
+        if self.guard:  # untested: a mapping that was refused its guard
             _sigbus.remove(self.guard)
 
 

@@ -115,7 +115,7 @@ class Groups:
         try:
             watch = self._inotify.add(path, _MASK)
         except OSError as error:
-            if os.path.isdir(path):
+            if os.path.isdir(path):  # untested: a group that goes meanwhile
                 self.note = f"not all cgroups can be watched, {path}: {error.strerror}"
             return False
         self._path[watch] = path

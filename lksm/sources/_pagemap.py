@@ -148,7 +148,7 @@ def categorize(entries: npt.NDArray[np.uint64], first: int) -> npt.NDArray[np.in
     bits = ((_PRESENT, IS_PRESENT), (_SWAPPED, IS_SWAPPED), (_FILE, IS_FILE), (_GUARD, IS_GUARD))
     for bit, category in bits:
         categories[(entries & bit) != 0] |= category
-    if zero := zero_frame():
+    if zero := zero_frame():  # untested: the kernel hides frames from others than root
         categories[frames(entries) == zero] |= IS_ZERO
     edges = np.concatenate(([0], np.flatnonzero(np.diff(categories)) + 1, [len(categories)]))
     starts, stops = edges[:-1], edges[1:]

@@ -30,7 +30,7 @@ def hold(pid: int) -> Held:
     try:
         status = read_status(pid)
         is_over = status.state in "ZX" or (fd is not None and has_ended(fd))  # else it lived while we read
-    except FileNotFoundError:
+    except FileNotFoundError:  # untested: it ends between two looks
         is_over = True
     except BaseException:
         _close(fd)

@@ -133,6 +133,7 @@ def _is_answered(listening: socket.socket, number: int) -> bool:
     deadline = time.monotonic() + _ANSWER_SECONDS
     while select.select([listening], [], [], max(deadline - time.monotonic(), 0))[0]:
         message, sender = listening.recvfrom(_MESSAGE_BYTES)
+        # untested: events of others that come first
         if any(said.what == _ACKNOWLEDGED and said.answers == number + 1 for said in parse(message)):
             return sender[0] == 0 and _error_of(message) == 0
     return False  # untested: a kernel that does not answer

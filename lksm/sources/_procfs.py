@@ -173,7 +173,7 @@ def _blocks(text: str) -> Iterator[tuple[str, dict[str, str]]]:
         if header:
             yield header, values
         header, values = line, {}
-    if header:
+    if header:  # untested: a process without mappings
         yield header, values
 
 

@@ -116,7 +116,7 @@ def take_in_turn(
 def _settle(spaces: Sequence[Space], is_first: Sequence[_Mask], store: Store) -> None:
     """Take pages of one family once more, as often as they no longer share the frame they were taken with."""
     is_handled = [np.ones(len(space.rows), np.bool_) for space in spaces]
-    for attempt in range(1, _ATTEMPTS):
+    for attempt in range(1, _ATTEMPTS):  # untested: frames that change at every attempt
         if not _verify(spaces, is_handled, is_first, store):
             return
         is_handled = [space.rows == PENDING for space in spaces]
@@ -299,7 +299,7 @@ def _read_batch(store: Store, job: _Job) -> _Outcome:
                 store.addresses(rows[is_present]),
                 _pagemap.is_mapped_once(entries[is_present]),
             )
-    except OSError as failure:
+    except OSError as failure:  # untested: it ends while its pages are read
         error = failure
     return _Outcome(job, is_read, time.monotonic() - begun, error)
 
@@ -308,9 +308,9 @@ def _note(outcome: _Outcome) -> None:
     """Pages that could not be read become ABSENT; all pages of a process that could not be read."""
     space, batch = outcome.job.space, outcome.job.batch
     space.seconds += outcome.seconds
-    if space.error is not None:
+    if space.error is not None:  # untested: it ended while others of its pages were read
         return
-    if outcome.error is not None:
+    if outcome.error is not None:  # untested: it ended while its pages were read
         space.error = outcome.error
         space.rows[:] = ABSENT
         return
@@ -347,7 +347,7 @@ def _verify(
 
 
 def _entries_now(space: Space, pages: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-    if not len(pages):
+    if not len(pages):  # untested: a process with nothing to verify
         return np.empty(0, np.uint64)
     try:
         with Pagemap(space.pid) as pagemap:

@@ -199,7 +199,7 @@ class Watcher:
         if touched.is_lost:
             self._list()
             for known in list(self._watched.values()):
-                if self._check_group(known):
+                if self._check_group(known):  # untested: events are lost and it has left its group
                     self._check_frozen(known)
         for group in touched.members | touched.freezers:
             if self._groups.is_on_its_way(
@@ -244,7 +244,7 @@ class Watcher:
                 continue
             del self._freezing[group]
             for pid in _cgroup.members(group):
-                if pid in self._watched:
+                if pid in self._watched:  # untested: one that is not watched joins while its group freezes
                     self._check_frozen(self._watched[pid])
         self._freezing_at = now + min(self._freezing.values(), default=0.0)
 
@@ -254,7 +254,7 @@ class Watcher:
         for process in list(self._watched.values()):
             was_stopped = process.is_stopped
             if not process.lives():
-                if process.held.fd is None:
+                if process.held.fd is None:  # untested: its pidfd tells it a moment later
                     self._end(process)
             elif process.is_stopped != was_stopped:
                 self._check_frozen(process)

@@ -90,7 +90,8 @@ def test_addresses_of_a_core(lksm_command: Lksm, files: list[Path], address: int
 
 
 def test_holes_and_tails(lksm_command: Lksm, tmp_path: Path) -> None:
-    """An address in a hole or in the tail of an image is absent for that reason."""
+    """An address in a hole or in the tail of an image is absent for that reason, whatever others lack."""
+    (tmp_path / "other").write_bytes(content("b") + b"tail")
     with (tmp_path / "sparse").open("wb") as file:
         file.seek(1 << 20)
         file.write(content("a") + b"tail")
@@ -99,7 +100,8 @@ def test_holes_and_tails(lksm_command: Lksm, tmp_path: Path) -> None:
         ((1 << 20) + PAGE_SIZE + 1, "absent: tail: less than one page of 4096 bytes"),
         ((1 << 20) + PAGE_SIZE + 4, "absent: this source says nothing of that address"),
     ):
-        assert explain(lksm_command, tmp_path / "sparse", "--address", address)[1] == reason
+        lines = explain(lksm_command, tmp_path / "sparse", tmp_path / "other", "--address", address)
+        assert lines[1] == reason
 
 
 def test_a_page_beyond_the_limit(lksm_command: Lksm, tmp_path: Path) -> None:

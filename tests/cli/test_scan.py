@@ -169,6 +169,8 @@ def test_one_frame_per_content_unless_limited(tmp_path: Path, lksm_command: Lksm
     unlimited = lksm_command.scan(file)
     assert [unlimited["counters"][key] for key in ("pages_shared", "pages_sharing")] == [1, 599]
     limited = lksm_command.scan("--max-page-sharing", 256, file)
+    some = json.loads(lksm_command("scan", "--json", "--top", 1, "--max-page-sharing", 256, file))
+    assert some["groups"] == limited["groups"]
     assert [limited["counters"][key] for key in ("pages_shared", "pages_sharing")] == [3, 597]
     assert limited["groups"] == unlimited["groups"]
     assert limited["saved_bytes"] == 597 * PAGE_SIZE

@@ -50,3 +50,21 @@ def test_ctrl_c_is_raised_at_the_end_of_the_block() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """Where our caller ignores Ctrl-C it asks for nothing, and SIGTERM still does."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signals(writer) as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.is_asked
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.is_asked
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.close(reader)
+        os.close(writer)

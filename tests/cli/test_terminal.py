@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 from pathlib import Path
 
 import pytest
 
+import lksm
 from helpers import pages
+from lksm.cli import main
 from run_lksm import run, start
 
 
@@ -75,3 +78,11 @@ def test_a_hostile_name_on_a_terminal(tmp_path: Path, monkeypatch: pytest.Monkey
     shown, _ = seen_on_a_terminal("stdout", "scan", tmp_path / name)
     assert r"[red]a :smile: \x1b[5m" in shown
     assert "\x1b[5m" not in shown
+
+
+def test_a_stream_of_the_callers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who calls lksm from Python may have put any stream in the place of standard output."""
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    assert main(["--version"]) == 0
+    assert stream.getvalue() == f"lksm {lksm.__version__}\n"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +125,14 @@ def test_one_at_a_time(files: Files) -> None:
         reserve(files, patience_seconds=0),
     ):
         pass
+
+
+def test_the_second_has_its_turn(files: Files) -> None:
+    """Who waits is interrupted now and then, and goes on when the first has ended."""
+    first = ExitStack()
+    first.enter_context(reserve(files))
+    with reserved(files, lock=lock_of(files), patience_seconds=600, interrupt=first.close):
+        assert texts(files)["run"] == "0"
 
 
 def test_all_knobs_are_tried(files: Files) -> None:

@@ -125,7 +125,7 @@ def lent_hash() -> LentHash:
     The package exports the functions but does not promise to, so what is found is tried on known input.
     """
     for found in _hashes_to_try():
-        if _is_xxh3(found):
+        if _is_xxh3(found):  # untested: here the first one is right
             return found
     raise ImportError(  # untested: here one of them always has it
         f"no XXH3 to lend to the core: xxhash {xxhash.VERSION} at {xxhash.__file__} exports no "
@@ -135,10 +135,12 @@ def lent_hash() -> LentHash:
 
 def _hashes_to_try() -> Iterator[LentHash]:
     extension = importlib.util.find_spec("xxhash._xxhash")
+    # untested: here the first one is right
     for path in (extension.origin if extension else None, ctypes.util.find_library("xxhash")):
-        if path is None:
+        if path is None:  # untested: here both are there
             continue
         library = ctypes.CDLL(path)
+        # untested: here the first one is right
         for name in ("XXH3_64bits_withSecret_dispatch", "XXH3_64bits_withSecret"):
             try:
                 functions = getattr(library, name), library.XXH3_generateSecret_fromSeed
@@ -459,7 +461,7 @@ class CoreProcess:
     def set_domain(self, domain: int) -> None:
         error = lib.lksm_process_set_domain(self._slot, domain)
         if error:
-            self._core.fail(error)  # untested in Python: no memory for a domain
+            self._core.fail(error)  # untested: no memory for a domain
 
     def join(self) -> bool:
         return bool(lib.lksm_process_join(self._slot))

@@ -124,7 +124,7 @@ class _Errand:
                     while self._nr_busy:
                         self._changed.wait()
                 break
-            except BaseException as error:
+            except BaseException as error:  # untested: where Ctrl-C is ignored
                 interrupt = error
         if interrupt is not None:
             raise interrupt

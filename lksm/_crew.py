@@ -2,12 +2,13 @@
 
 A scan hashes bytes, compares bytes, and changes trees. Of the first two the scanning thread asks others early
 for what the pages it comes to will need; all of it is the core's, which lets go of the GIL. Here threads are
-sent and waited for. Results and counters are those of one thread.
+sent and waited for, and whether that pays is measured. Results and counters are those of one thread.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +20,7 @@ LEAST_BYTES = 1 << 22  # unless they are large
 LEAST_ASKED = 16  # nor if not one page in so many has something to help with
 PAUSE_PAGES = SLICE_PAGES  # before it is tried again
 LONGEST_PAUSE_PAGES = 8 * SLICE_PAGES  # each time in a row that it was not worth it, twice as long
+PROBE_SLICES = 16  # of so many, one is scanned in the way that was slower
 
 
 class Crew:
@@ -35,6 +37,11 @@ class Crew:
         self._pool: ThreadPoolExecutor | None = None
         self._nr_unhelped = 0  # pages that will be visited before others are sent again
         self._pause = PAUSE_PAGES
+        self._nr_slices = 0
+        self._costs: dict[bool, float | None] = {
+            True: None,
+            False: None,
+        }  # seconds a page, with help and without
 
     @property
     def is_alone(self) -> bool:
@@ -58,13 +65,31 @@ class Crew:
         if self._nr_unhelped:
             self._nr_unhelped = max(0, self._nr_unhelped - nr_pages)
             return self._core.scan(nr_pages, now)
+        if not self._is_help_faster():
+            return self._timed(False, self._core.scan, nr_pages, now)
         nr_before = self._core.nr_asked
-        nr_scanned = self._scan_with_help(nr_pages, now)
+        nr_scanned = self._timed(True, self._scan_with_help, nr_pages, now)
         if (self._core.nr_asked - nr_before) * LEAST_ASKED >= nr_scanned:
             self._pause = PAUSE_PAGES
         else:
             self._nr_unhelped = self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE_PAGES)
+        return nr_scanned
+
+    def _is_help_faster(self) -> bool:
+        """By what has been seen; the memory of some machines gives two threads less than one."""
+        self._nr_slices += 1
+        helped, alone = self._costs[True], self._costs[False]
+        if helped is None or alone is None:
+            return helped is None
+        return (helped < alone) is (self._nr_slices % PROBE_SLICES != 0)
+
+    def _timed(self, is_helped: bool, scan: Callable[[int, int], int], nr_pages: int, now: int) -> int:
+        began = time.perf_counter()
+        nr_scanned = scan(nr_pages, now)
+        cost = (time.perf_counter() - began) / max(nr_scanned, 1)
+        before = self._costs[is_helped]
+        self._costs[is_helped] = cost if before is None else (before + cost) / 2
         return nr_scanned
 
     def _scan_with_help(self, nr_pages: int, now: int) -> int:

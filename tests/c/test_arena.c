@@ -1,6 +1,8 @@
 /*
  * test_arena.c - blocks out of slabs: apart, booked, given back to the system.
  */
+#include "mapped.h"
+
 #include "arena.h"
 #include "harness.h"
 
@@ -40,6 +42,7 @@ static void test_blocks(void)
 		for (uint32_t i = 0; i < NR_BLOCKS; i++)
 			arena_free(&arena, blocks[NR_BLOCKS - 1 - i]);
 		EXPECT(!spare(&memory) && !memory.reserved[LKSM_FOR_ITEMS] && !arena.slabs);
+		EXPECT(!is_mapped_at(blocks[0]) && !is_mapped_at(blocks[NR_BLOCKS - 1]));
 	}
 }
 
@@ -64,12 +67,33 @@ static void test_sizes(void)
 	EXPECT(!arena_suits(0) && !arena_suits(64) && !arena_suits(4097) && !arena_suits(20480));
 }
 
+/* Memory of the system is zero, aligned, as long as was asked for, and all of it goes again. */
+static void test_map(void)
+{
+	static const uint64_t sizes[] = { 1, 65536, ARENA_HUGE - 1, ARENA_HUGE, ARENA_HUGE + 1, 3 * ARENA_HUGE - 4096, 4 * ARENA_HUGE };
+	for (uint32_t i = 0; i < NR_TESTS(sizes); i++) {
+		uint64_t size = sizes[i], end = (size + 65535) & ~(uint64_t)65535;
+		uint8_t *bytes = arena_map(size), *other = arena_map(size);
+		EXPECT((uintptr_t)bytes % ARENA_HUGE == 0 && (uintptr_t)other % ARENA_HUGE == 0);
+		EXPECT(!bytes[0] && !memcmp(bytes, bytes + 1, size - 1));
+		memset(bytes, 1, size);
+		memset(other, 2, size);
+		EXPECT(bytes[0] == 1 && !memcmp(bytes, bytes + 1, size - 1));
+		arena_unmap(bytes, size);
+		EXPECT(other[0] == 2 && !memcmp(other, other + 1, size - 1));
+		EXPECT(!is_mapped_at(bytes) && !is_mapped_at(bytes + size - 1) && !is_mapped_at(bytes + end - 1));
+		arena_unmap(other, size);
+	}
+	EXPECT(!arena_map(UINT64_MAX) && !arena_map(UINT64_MAX - ARENA_HUGE + 65536) && !arena_map((uint64_t)1 << 63));
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
 		TEST(test_blocks),
 		TEST(test_no_memory),
 		TEST(test_sizes),
+		TEST(test_map),
 	};
 	return run_tests(tests, NR_TESTS(tests));
 }

@@ -95,7 +95,9 @@ static void test_090_two_mappings_become_a_dup(void)
 {
 	struct machine machine = make_machine((struct setup){ 0 }, "aa", "aa", false);
 	EXPECT_EQUAL(lksm_process_move(machine.processes[0], 0, 1, 1), LKSM_OK);
+	EXPECT_EQUAL(machine.engine->nr_gone, 0);
 	full(machine.engine);
+	EXPECT(machine.engine->nr_gone > 0);	/* one of their frames has gone for that copy */
 	EXPECT_COUNTERS(machine.engine, 2, 2, 0);
 	struct lksm_counters c = counters_of(machine.engine);
 	EXPECT_EQUAL(c.stable_node_chains, 1);

@@ -80,7 +80,7 @@ static void test_hashed_bytes_are_booked(void)
 	}
 }
 
-/* Sampled lines lie one in each third, in order, and follow from the seed. */
+/* Sampled lines lie one in each half, in order, and follow from the seed. */
 static void test_lines_follow_from_seed(void)
 {
 	for (uint64_t page_size = 256; page_size <= 65536; page_size *= 2) {

@@ -1,6 +1,8 @@
 /*
  * test_pool.c - memory by purpose, objects by reference, and failures on demand.
  */
+#include "mapped.h"
+
 #include "harness.h"
 #include "pool.h"
 
@@ -51,6 +53,7 @@ static void test_tables(void)
 			EXPECT_EQUAL((uintptr_t)bytes % ARENA_HUGE, 0);
 		memset(bytes, 7, sizes[i]);
 		table_free(&memory, LKSM_FOR_ROOTS, bytes, sizes[i]);
+		EXPECT(i < 2 || !(is_mapped_at(bytes) || is_mapped_at(bytes + sizes[i] - 1)));
 		expect_nothing_reserved(&memory);
 	}
 	EXPECT(!table_alloc(&memory, LKSM_FOR_KEYS, SIZE_MAX));
@@ -104,6 +107,10 @@ static void test_refused_by_the_system(void)
 	EXPECT(!memory_resize(&memory, LKSM_FOR_KEYS, NULL, 0, too_much));
 	EXPECT(!frame_alloc(&memory, too_much));
 	EXPECT(!memory_alloc(&memory, LKSM_FOR_KEYS, SIZE_MAX));	/* it cannot even be rounded up */
+	uint8_t *bytes = memory_alloc(&memory, LKSM_FOR_KEYS, 10);
+	EXPECT(!memory_resize(&memory, LKSM_FOR_KEYS, bytes, 10, too_much));
+	EXPECT_EQUAL(memory.reserved[LKSM_FOR_KEYS], 10);
+	memory_free(&memory, LKSM_FOR_KEYS, bytes, 10);
 	expect_nothing_reserved(&memory);
 }
 

@@ -539,6 +539,20 @@ static void test_every_allocation_fails(void)
 	free(pages);
 }
 
+/* Nobody knows the hash of zeros as large as these: they are read. */
+static void test_large_zeros(void)
+{
+	struct engine *engine = make_engine((struct setup){ .page_size = 8192, .gate_first = true });
+	uint8_t *pages = make_pages(engine, "0a0");
+	make_process(engine, pages, 3, false);
+	lksm_set_use_zero_pages(engine, true);
+	full(engine);
+	full(engine);
+	EXPECT_EQUAL(counters_of(engine).zero_pages, 2);
+	DESTROY(engine);
+	free(pages);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
@@ -561,6 +575,7 @@ int main(void)
 		TEST(test_fork_inherits),
 		TEST(test_no_memory_for_address),
 		TEST(test_every_allocation_fails),
+		TEST(test_large_zeros),
 	};
 	return run_tests(tests, NR_TESTS(tests));
 }

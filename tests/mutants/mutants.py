@@ -91,7 +91,7 @@ MUTANTS = [
     ),
     Mutant(
         "forest.c",
-        "nr_entries > (uint64_t)ENTRIES_PER_ROOT << bits",
+        "nr_entries > (uint64_t)1 << bits",
         "nr_entries > (uint64_t)(ENTRIES_PER_ROOT + 9) << bits",
         "forests get too few roots",
     ),
@@ -365,11 +365,12 @@ MUTANTS = [
     # --- what threads find out before a visit
     Mutant(
         "ahead.h",
-        "engine->preview->nr_gone != engine->nr_gone",
-        "!engine->preview",
-        "a compare with a frame that is gone holds for the one that came in its place",
+        "foreseen->forest = NULL;",
+        ";",
+        "a compare with a node that is gone holds for the one that came in its place",
     ),
-    Mutant("stable_tree.c", "engine->nr_gone++;", ";", "a frame goes unnoticed"),
+    Mutant("stable_tree.c", "\tengine->nr_gone++;", "\t;", "a frame goes unnoticed"),
+    Mutant("stable_tree.c", "index->engine->nr_gone++;", ";", "a frame that is filed anew goes unnoticed"),
     Mutant("chain.c", "index->engine->nr_gone++;", ";", "a chain goes unnoticed"),
     Mutant("page.h", "bytes_compared += foreseen->nr_compared;", "bytes_compared += 0;", "compares are free"),
     Mutant(
@@ -379,10 +380,223 @@ MUTANTS = [
         "hashes are free",
     ),
     Mutant("index.c", "page_book_sample(&index->engine->rules);", ";", "samples are free"),
-    Mutant("preview.c", "(order > 0) - (order < 0)", "(order < 0) - (order > 0)", "greater is less"),
-    Mutant("preview.c", "preview->nr_visits++;", "preview->nr_visits += 2;", "a page will be visited twice"),
-    Mutant("preview.c", "at.slot = at.slot->queue_next;", "at.slot = NULL;", "only one process is previewed"),
+    Mutant("helpers.c", "(order > 0) - (order < 0)", "(order < 0) - (order > 0)", "greater is less"),
     Mutant(
-        "preview.c", ".first_page = page, .first", ".first_page = 0, .first", "a stretch begins elsewhere"
+        "helpers.c",
+        "order ? page_difference(rules, foreseen->bytes, foreseen->other)",
+        "order ? rules->page_size",
+        "a compare by a helper costs the whole page",
     ),
+    Mutant("helpers.c", "foreseen->is_hash = is_hash;", ";", "a helper compares what it was to hash"),
+    Mutant(
+        "helpers.c",
+        "if (foreseen->is_hash)\n\t\tforeseen->has_hash",
+        "if (!foreseen->is_hash)\n\t\tforeseen->has_hash",
+        "a helper's hash is taken for a compare",
+    ),
+    Mutant("helpers.c", "return task == TASK_NONE;", "return true;", "what a helper has begun is taken back"),
+    Mutant(
+        "helpers.c",
+        "foreseen->is_compared = foreseen->is_frame = false;\n\t\tforeseen->other = NULL;",
+        "foreseen->is_frame = false;",
+        "a compare with a frame that is gone is remembered",
+    ),
+    Mutant(
+        "helpers.c", "i < AHEAD_PAGES; i++", "i < 16; i++", "what was said of pages far ahead is remembered"
+    ),
+    Mutant(
+        "stable_tree.c", "\thelpers_forget_frames(engine);", "\t;", "helpers do not hear of a frame that goes"
+    ),
+    Mutant("scan.c", "\tahead_reset(engine);\n\treturn", "\treturn", "tasks outlive their batch"),
+    # --- what is found out a few pages ahead of a visit
+    Mutant(
+        "ahead.c",
+        "engine->helpers.foreseen[page & engine->ahead.mask]",
+        "engine->helpers.foreseen[0]",
+        "what is found out of all pages has one place",
+    ),
+    Mutant(
+        "ahead.c",
+        "foreseen->has_hash = foreseen->is_compared = foreseen->is_frame = false;",
+        ";",
+        "what was found out of a page is said of the next one in its place",
+    ),
+    Mutant(
+        "ahead.c", "i <= engine->ahead.mask;", "i < engine->ahead.mask;", "the last place outlives its batch"
+    ),
+    Mutant("ahead.c", "AHEAD_PAGES - 1 : 15;", "AHEAD_PAGES - 1 : 7;", "pages that are ahead share places"),
+    Mutant(
+        "ahead.c",
+        "foreseen->is_frame = node->kind != NODE_PLAIN || node->is_owned;",
+        "foreseen->is_frame = false;",
+        "frames are thought to stay",
+    ),
+    Mutant(
+        "ahead.c",
+        "page_take_hash(&engine->rules, ahead->bytes)",
+        "ahead->key",
+        "a hash taken ahead is the sample",
+    ),
+    Mutant(
+        "ahead.c",
+        "page_take_hash(&engine->rules, ahead->bytes)",
+        "page_take_hash(&engine->rules, ahead_page(engine, page - (page > 0))->bytes ?: ahead->bytes)",
+        "the hash of the page before is handed over",
+    ),
+    Mutant(
+        "ahead.c",
+        "uint64_t next = ahead->next; is_near",
+        "uint64_t next = page; is_near",
+        "pages that are left out keep their places",
+    ),
+    Mutant(
+        "ahead.c",
+        "region == ahead->region && ",
+        "",
+        "an unexpected region is taken for the one that was asked for",
+    ),
+    Mutant(
+        "ahead.h",
+        "*sample_ret = ahead->sample;",
+        "*sample_ret = ahead->key;",
+        "a hash taken ahead is handed over as the sample",
+    ),
+    # --- the hash of zeros
+    Mutant(
+        "merge.c",
+        "look->hash != engine->rules.zero_hash",
+        "look->hash == engine->rules.zero_hash",
+        "the hash of zeros says that a page is none",
+    ),
+    Mutant(
+        "merge.c",
+        "if (look->has_hash && engine->rules",
+        "if (engine->rules",
+        "a sample is held against the hash of zeros",
+    ),
+    Mutant(
+        "merge.c",
+        "engine->rules.has_zero_hash && ",
+        "",
+        "large zeros are held against a hash that nobody has taken",
+    ),
+    # --- samples, keys and roots
+    Mutant(
+        "page.c",
+        "nr_lines * (i + 1) / SAMPLE_LINES",
+        "nr_lines",
+        "both sampled lines may be the same",
+    ),
+    Mutant(
+        "page.c",
+        "bytes + rules->lines[i], SAMPLE_BYTES",
+        "bytes + rules->lines[0], SAMPLE_BYTES",
+        "one line is sampled twice",
+    ),
+    Mutant(
+        "index.c",
+        "*place_ret = (struct place){ 0, 0 };\n",
+        "",
+        "a search of an empty forest leaves the place of the one before",
+    ),
+    Mutant(
+        "index.c",
+        "while (forest->nr_entries) {",
+        "while (forest->nr_entries > 1) {",
+        "a forest of one is empty",
+    ),
+    Mutant("index.c", "look_ret->has_hash = is_whole;", "look_ret->has_hash = true;", "a sample is a hash"),
+    Mutant("index.c", "look_ret->is_deep = false;", "look_ret->is_deep = true;", "every look is deep"),
+    Mutant(
+        "index.c",
+        "if (is_whole || keyset_has(&index->deepened, sample))",
+        "if (is_whole)",
+        "a page of a deepened class is looked for under its sample",
+    ),
+    Mutant(
+        "forest.c", "(63 - forest->root_bits)", "(64 - forest->root_bits)", "roots are numbered by a bit less"
+    ),
+    Mutant("forest.c", "key >> 1 >> (63", "key >> (63", "roots are numbered by a bit more"),
+    Mutant(
+        "forest.c",
+        "if (!forest->next_roots)\n\t\treturn",
+        "if (!forest->next_roots || forest->roots)\n\t\treturn",
+        "a forest that grows is searched by its old roots",
+    ),
+    Mutant("smart_scan.c", "if (age < MAX_AGE)", "if (true)", "the oldest page is young again"),
+    # --- joining
+    Mutant(
+        "mm_slot.c",
+        "joins = !region->flags[page];",
+        "joins = !(region->flags[page] & ~PAGE_OPTED_OUT);",
+        "a page that was opted out joins",
+    ),
+    Mutant(
+        "mm_slot.c",
+        "joins = !region->flags[page];",
+        "joins = !(region->flags[page] & ~PAGE_UNMAPPED);",
+        "an unmapped page joins",
+    ),
+    Mutant(
+        "mm_slot.c",
+        "joins = !region->flags[page];",
+        "joins = !(region->flags[page] & ~PAGE_MERGEABLE);",
+        "a page that has joined joins again",
+    ),
+    Mutant("mm_slot.c", "nr_joined += joins;", ";", "pages that join are not counted"),
+    Mutant(
+        "mm_slot.c",
+        "region->nr_mergeable += nr_joined;",
+        "region->nr_mergeable = nr_joined;",
+        "pages that had joined before are counted no more",
+    ),
+    Mutant(
+        "lksm.c",
+        "region->is_excluded || region->nr_mergeable",
+        "region->nr_mergeable",
+        "an excluded region joins",
+    ),
+    # --- memory of the system
+    Mutant("arena.c", "(size + MIN_SLAB - 1) & ~", "size & ~", "a large table loses its last part"),
+    Mutant("arena.c", "mapped < size || ", "", "a size that overflows is a small one"),
+    Mutant("arena.c", " || wanted < mapped)", ")", "a size that overflows when it is aligned is a small one"),
+    Mutant(
+        "arena.c", "-(uintptr_t)bytes % MAX_SLAB", "-(uintptr_t)bytes % MIN_SLAB", "a slab may lie anywhere"
+    ),
+    Mutant("arena.c", "munmap(bytes, before);", "munmap(bytes, before + 1);", "a slab loses its first page"),
+    Mutant(
+        "arena.c",
+        "munmap(bytes, mapped_size(size));",
+        "munmap(bytes, size);",
+        "the end of a large table leaks",
+    ),
+    Mutant("arena.c", "arena_unmap(slab, slab->size);", ";", "slabs leak"),
+    Mutant("arena.c", "nr_bytes < SMALL ?", "nr_bytes > SMALL ?", "the first slab is the large one"),
+    Mutant("pool.c", "if (!resized)\n\t\treturn NULL;", "", "memory is moved to nowhere"),
+    Mutant(
+        "pool.c",
+        "memset(resized + old_size, 0, new_size - old_size);",
+        ";",
+        "what memory grows by is not zero",
+    ),
+    Mutant(
+        "pool.c",
+        "memory_may_grow(memory) ? arena_map(size) : NULL;",
+        "arena_map(size);",
+        "a large table never fails",
+    ),
+    Mutant(
+        "pool.c",
+        "arena_map(size) : NULL;\n\tif (bytes)",
+        "arena_map(size) : NULL;\n\tif (false)",
+        "a large table is not booked",
+    ),
+    Mutant(
+        "pool.c",
+        "if (size < ARENA_HUGE) {",
+        "if (size <= ARENA_HUGE) {",
+        "a table of one huge page is given to malloc",
+    ),
+    Mutant("pool.c", "-= size;\n\t\tarena_unmap", "-= 0;\n\t\tarena_unmap", "a large table stays booked"),
+    Mutant("pool.c", "arena_unmap(bytes, size);", ";", "large tables leak"),
 ]

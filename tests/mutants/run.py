@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,8 +104,10 @@ class Workshop:
                 program = own / test
                 if not run([CC[0], "-o", str(program), tests[test], *objects.values(), "-lxxhash"], own):
                     return "the linker"
+                started = time.monotonic()
                 if not run([str(program), *([SLOW[test]] if test in SLOW else [])], own, SECONDS):
-                    return f"test_{test}"
+                    is_late = time.monotonic() - started >= SECONDS
+                    return f"test_{test}" + (" (late)" if is_late else "")
             if mutant is None:
                 return None
             return self.python_killer(own, list(objects.values()))

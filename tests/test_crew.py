@@ -275,6 +275,7 @@ def test_child_of_fork() -> None:
     with lksm.Engine(initial_rounds=0, threads=2) as engine:
         engine.attach(np.concatenate([unique_pages(40), unique_pages(30)]))
         engine.full()
+        engine._crew._costs = {True: 1e-12, False: 1.0}  # help pays
         child = os.fork()
         if not child:
             try:
@@ -301,9 +302,11 @@ def interrupts() -> Iterator[Callable[[float], None]]:
         timers.append(timer)
         timer.start()
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     yield send
     for timer in timers:
         timer.cancel()
+    signal.signal(signal.SIGINT, before)
 
 
 def test_interrupt_waits_for_the_others(interrupts: Callable[[float], None]) -> None:

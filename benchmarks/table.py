@@ -1,4 +1,4 @@
-"""The targets of docs/design.md beside what this machine measures, and how fast everybody is.
+"""The targets of speed and memory beside what this machine measures, and how fast everybody is.
 
     python benchmarks/table.py [WORKLOAD...] [--sizes 256M,1G,4G,16G] [--repeat 5] [--json FILE]
 

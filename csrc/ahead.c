@@ -15,11 +15,13 @@
 #define TAKE_SAMPLE 9		/* they are here; if it has been deepened the whole page is asked for, or its hash */
 #define ASK_FOR_ROOTS 8		/* with that the key is known, the roots are asked for */
 #define ASK_FOR_OBJECTS 6	/* the objects at the roots are asked for */
-#define FIND_TWIN 3		/* the object with the same key is looked for, and a compare is asked for */
 #define FETCH_RESULT 5		/* what another thread has written is fetched */
+#define FIND_TWIN 3		/* the object with the same key is looked for, and a compare is asked for */
 #define ASK_FOR_TWIN 1		/* nobody has begun with it: its page is asked for, and the page itself */
 #define LEAD 48			/* tasks that may wait */
+#define PAGES_ALONE 16		/* places where nobody helps: fewer, so that they stay in the cache */
 _Static_assert(ASK_FOR_LINES + 2 * LEAD < AHEAD_PAGES, "the farthest step");
+_Static_assert(ASK_FOR_LINES < PAGES_ALONE, "the farthest step where nobody helps");
 
 static struct foreseen *foreseen_at(struct engine *engine, uint64_t page)
 {
@@ -242,7 +244,7 @@ static void begin(struct engine *engine, const struct region *region, uint64_t p
 	ahead->deepened = &index->deepened;
 	ahead->filter = filter_in_use(region);
 	ahead->lead = helpers_are_there(engine) ? LEAD : 0;
-	ahead->mask = ahead->lead ? AHEAD_PAGES - 1 : 15;
+	ahead->mask = ahead->lead ? AHEAD_PAGES - 1 : PAGES_ALONE - 1;
 	take_steps(engine, page, true);
 }
 

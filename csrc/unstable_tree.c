@@ -7,13 +7,12 @@
 
 enum { OF_ROUND, KEPT };	/* the two places of a page */
 
-/* A kept item leaves its tree: it is UNSTABLE as one of a round whose tree is gone, unless it goes to that of this one. */
-static void leave_kept(struct forest *kept, uint32_t ref, bool is_of_round)
+/* A kept item leaves its tree: it is UNSTABLE as one of a round whose tree is gone. */
+static void leave_kept(struct forest *kept, uint32_t ref)
 {
 	forest_remove(kept, ref);
 	item_at(kept->pool, ref)->is_settled = 0;
-	if (!is_of_round)
-		item_at(kept->pool, ref)->round = 0;	/* of no round */
+	item_at(kept->pool, ref)->round = 0;	/* of no round */
 }
 
 void unstable_tree_give_way(struct index *index, uint32_t tree, struct look *look)
@@ -22,7 +21,7 @@ void unstable_tree_give_way(struct index *index, uint32_t tree, struct look *loo
 	struct place place;
 	uint32_t ref = kept->nr_entries ? index_search(index, kept, look, &place) : 0;
 	if (ref)
-		leave_kept(kept, ref, false);
+		leave_kept(kept, ref);
 }
 
 /* Of this round, or 0; one of an earlier round that has the bytes gives way. */
@@ -31,7 +30,7 @@ static uint32_t search_kept(struct index *index, struct forest *kept, struct loo
 	uint32_t ref = index_search(index, kept, look, place_ret);
 	if (!ref || item_at(kept->pool, ref)->round == index->engine->scan_round)
 		return ref;
-	leave_kept(kept, ref, false);
+	leave_kept(kept, ref);
 	return index_search(index, kept, look, place_ret);	/* for the place */
 }
 
@@ -93,7 +92,7 @@ static struct forest *forest_of(struct index *index, uint32_t item_ref)
 
 void unstable_tree_leave_kept(struct index *index, uint32_t item_ref)
 {
-	leave_kept(forest_of(index, item_ref), item_ref, false);
+	leave_kept(forest_of(index, item_ref), item_ref);
 }
 
 void unstable_tree_detach(struct index *index, uint32_t item_ref)
@@ -124,10 +123,14 @@ void unstable_tree_unkeep(struct index *index, uint32_t tree)
 	const struct engine *engine = index->engine;
 	uint32_t next;
 	for (uint32_t ref = forest_next(&trees->kept, 0); ref; ref = next) {
+		struct rmap_item *item = item_at(&engine->items, ref);
+		uint64_t round = item->round;
 		next = forest_next(&trees->kept, ref);
-		leave_kept(&trees->kept, ref, item_at(&engine->items, ref)->round == engine->scan_round);
-		if (item_at(&engine->items, ref)->round)
+		leave_kept(&trees->kept, ref);
+		if (round && round == engine->scan_round) {
+			item->round = round;
 			forest_file(&trees->unstable, &engine->rules, ref);
+		}
 	}
 }
 

@@ -1,4 +1,4 @@
-"""The table of docs/design.md's targets: what is wanted, beside what a run has measured. Pure.
+"""The targets of speed and memory: what is wanted, beside what a run has measured. Pure.
 
 A target is a ratio of two medians of one run. What was not measured has no number, and is neither met nor
 missed.

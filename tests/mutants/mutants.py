@@ -424,7 +424,12 @@ MUTANTS = [
     Mutant(
         "ahead.c", "i <= engine->ahead.mask;", "i < engine->ahead.mask;", "the last place outlives its batch"
     ),
-    Mutant("ahead.c", "AHEAD_PAGES - 1 : 15;", "AHEAD_PAGES - 1 : 7;", "pages that are ahead share places"),
+    Mutant(
+        "ahead.c",
+        "AHEAD_PAGES - 1 : PAGES_ALONE - 1;",
+        "AHEAD_PAGES - 1 : 7;",
+        "pages that are ahead share places",
+    ),
     Mutant(
         "ahead.c",
         "foreseen->is_frame = node->kind != NODE_PLAIN || node->is_owned;",

@@ -427,7 +427,7 @@ class Scheduler:
                     break
                 visited += found
                 self._wrap_up_if_exhausted()
-                if self._is_upstream and found < wanted:  # a batch ends where a pass ends
+                if self._is_upstream and visited and not self._core.is_walking():  # a batch ends with a walk
                     break
         return visited
 

@@ -588,10 +588,10 @@ class Model:
             page = self._find_page()
             if page is None and not self.queue:
                 self._wrap_up()
+            elif visited == budget or (page is None and self.is_upstream and visited):
+                break  # upstream's batch ends with a walk over the queue
             elif page is None:  # late arrivals (6.1 B)
                 continue
-            elif visited == budget:
-                break
             else:
                 self._advance()
                 is_made = self._visit(page)

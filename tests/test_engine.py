@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
 import lksm
 from helpers import expect, finish, ids, pages, partition, reads, repeated, unique_pages
+from lksm import scheduler
 
 COUNTERS = [
     *("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "rmap_items"),
@@ -203,6 +204,39 @@ def test_one_go_and_steps_are_the_same() -> None:
     for counters, _ in results:
         counters.pop("general_profit")
     assert all(result == results[0] for result in results)
+
+
+def frozen_under_the_cursor(policy: Literal["lksm", "ksm"], nr_left: int) -> lksm.Engine:
+    """Two pages of eight were visited; it is frozen, and so queued once more, with so many left."""
+    engine = lksm.Engine(policy=policy, clock=lksm.VirtualClock())
+    process = engine.attach(unique_pages(8))
+    engine.crawl("full")
+    engine.scan(2)
+    process.freeze()
+    process.unmap(2, 8 - nr_left)
+    return engine
+
+
+@pytest.mark.parametrize("policy", ["lksm", "ksm"])
+def test_a_scan_of_no_page_is_over(policy: Literal["lksm", "ksm"]) -> None:
+    engine = frozen_under_the_cursor(policy, nr_left=0)
+    assert (engine.scan(5), engine.scanning) == (2, None)
+    assert engine.scan(5) == 0
+
+
+@pytest.mark.parametrize(("policy", "found"), [("lksm", 5), ("ksm", 3)])
+def test_upstreams_batch_ends_with_a_walk(policy: Literal["lksm", "ksm"], found: int) -> None:
+    engine = frozen_under_the_cursor(policy, nr_left=3)
+    assert (engine.scan(5), engine.scanning) == (found, "full")
+
+
+@pytest.mark.parametrize("slice_pages", [1, 3, 8])
+def test_where_a_walk_ends_no_slice_says(slice_pages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other threads get their turn after so many pages; that ends no batch, and makes none longer."""
+    monkeypatch.setattr(scheduler, "_SLICE_BYTES", slice_pages * 4096)
+    monkeypatch.setattr(scheduler, "SLICE_PAGES", slice_pages)
+    engine = frozen_under_the_cursor("ksm", nr_left=3)
+    assert engine.scan(5) == 3
 
 
 @pytest.mark.parametrize("number", [-1, 1.5, "3"])

@@ -142,7 +142,6 @@ static bool is_alias(const struct visit *visit)
 	if (first == visit->ref)
 		return false;
 	item->is_alias = 1;
-	item->alias.of = first;
 	return true;
 }
 

@@ -49,12 +49,6 @@ static inline void *pool_header(const struct pool *pool, uint32_t ref)
 	return pool->headers + (size_t)(ref >> POOL_CHUNK_SHIFT) * pool->header_size;
 }
 
-/* Is there a chunk that would hold @ref? */
-static inline bool pool_has_chunk(const struct pool *pool, uint32_t ref)
-{
-	return pool->chunks[ref >> POOL_CHUNK_SHIFT];
-}
-
 /* The object that @ref names; @ref must not be 0. */
 static inline void *pool_at(const struct pool *pool, uint32_t ref)
 {

@@ -8,6 +8,7 @@
 
 #include "filter.h"
 #include "mm_slot.h"
+#include "physical.h"
 #include "smart_scan.h"
 #include "stable_tree.h"
 
@@ -15,32 +16,19 @@
 
 /* --- page table ------------------------------------------------------------------------------ */
 
-/* The item of the page that this alias is the same page as, or 0 if that one is gone. */
-static uint32_t alias_target(const struct engine *engine, uint32_t ref)
+/* The item that stands for the page of an alias in its domain; 0 for what is no alias, and if that one is gone. */
+static uint32_t alias_target(const struct index *index, uint32_t ref)
 {
-	uint32_t of = item_at(&engine->items, ref)->alias.of;
-	if (!pool_has_chunk(&engine->items, of))
-		return 0;
-	const struct rmap_block *block = pool_header(&engine->items, of);
-	if (item_page(&engine->items, of) >= block->region->nr_pages ||
-	    item_at(&engine->items, of)->state == ITEM_NONE ||
-	    item_bytes(&engine->items, of) != item_bytes(&engine->items, ref))
-		return 0;
-	return of;
+	const struct pool *items = &index->engine->items;
+	return item_at(items, ref)->is_alias ? physical_find(&index->physical, item_bytes(items, ref)) : 0;
 }
 
 /* The node that the page behind an item is merged into, also as an alias; 0 if it is private. */
-static uint32_t node_of(const struct engine *engine, uint32_t ref)
+static uint32_t node_of(const struct index *index, uint32_t ref)
 {
-	const struct rmap_item *item = item_at(&engine->items, ref);
-	if (item->state == ITEM_STABLE)
-		return item->is_private ? 0 : item->sharer.node;
-	if (item->state == ITEM_VOLATILE && item->is_alias) {
-		uint32_t of = alias_target(engine, ref);
-		if (of && item_at(&engine->items, of)->state == ITEM_STABLE)
-			return node_of(engine, of);
-	}
-	return 0;
+	uint32_t target = alias_target(index, ref);
+	const struct rmap_item *item = item_at(&index->engine->items, target ? target : ref);
+	return item->state == ITEM_STABLE && !item->is_private ? item->sharer.node : 0;
 }
 
 /* The public number of a node's frame. */
@@ -51,12 +39,11 @@ static int64_t frame_of(const struct index *index, uint32_t node)
 
 void report_page_table(const struct mm_slot *slot, int64_t *entries_ret)
 {
-	const struct engine *engine = slot->engine;
 	for (uint64_t i = 0; i < slot->nr_regions; i++) {
 		const struct region *region = slot->regions[i];
 		for (uint64_t page = 0; page < region->nr_pages; page++) {
 			uint32_t ref = page_is_present(region, page) ? item_find(region, page) : 0;
-			uint32_t node = ref ? node_of(engine, ref) : 0;
+			uint32_t node = ref ? node_of(slot->index, ref) : 0;
 			if (!page_is_present(region, page))
 				*entries_ret++ = LKSM_ENTRY_ABSENT;
 			else if (region->flags[page] & PAGE_ZERO)
@@ -194,7 +181,7 @@ struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number, bo
 	uint64_t page;
 	const struct region *region = mm_slot_region(slot, number, &page);
 	uint32_t ref = item_find(region, page);
-	uint32_t node = ref ? node_of(engine, ref) : 0;
+	uint32_t node = ref ? node_of(slot->index, ref) : 0;
 	const struct rmap_item *item = ref ? item_at(&engine->items, ref) : NULL;
 
 	number_slots(engine);
@@ -214,10 +201,9 @@ struct lksm_explanation report_explain(struct mm_slot *slot, uint64_t number, bo
 		explanation.reason = LKSM_OPTED_OUT;
 	} else if (!slot->is_registered || !(region->flags[page] & PAGE_MERGEABLE)) {
 		explanation.reason = LKSM_NOT_REGISTERED;
-	} else if (item && item->is_alias && item->state == ITEM_VOLATILE && alias_target(engine, ref)) {
-		/* untested: an alias that is not VOLATILE */
+	} else if (item && alias_target(slot->index, ref)) {
 		explanation.reason = LKSM_ALREADY_SHARED;
-		name_other(engine, alias_target(engine, ref), &explanation);
+		name_other(engine, alias_target(slot->index, ref), &explanation);
 	} else if (is_filtered(region, page)) {
 		explanation.reason = LKSM_SKIPPED;
 		explanation.is_filtered = true;

@@ -206,9 +206,6 @@ struct rmap_item {
 			uint32_t previous;	/* towards newer ones; 0 for the first */
 			uint32_t node;		/* the stable node */
 		} sharer;
-		struct {			/* VOLATILE alias: the item of the same physical page */
-			uint32_t of;		/* a hint: holds while that item has the same address */
-		} alias;
 	};
 	uint32_t checksum;		/* of the last gated visit, bit 0 clear; 0 when never computed */
 	uint64_t key;			/* it was last filed under */

@@ -103,7 +103,6 @@ void unstable_tree_detach(struct index *index, uint32_t item_ref)
 		forest_remove(forest_of(index, item_ref), item_ref);
 	item->state = ITEM_VOLATILE;
 	item->is_settled = 0;
-	item->alias.of = 0;
 	item_region(&engine->items, item_ref)->slot->nr_unstable--;
 	index->pages_unshared--;
 }

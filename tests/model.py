@@ -79,7 +79,7 @@ class Item:
     checksum: bytes | None = None  # of the last visit that the gate looked at
     age: int = 0  # visits while not merged (12.3)
     remaining_skips: int = 0
-    alias_of: Page | None = None  # the page visited first of all that look at its cell, if not this one
+    is_alias: bool = False  # at its last visit another page stood for its cell
 
 
 @dataclass(eq=False)
@@ -301,21 +301,16 @@ class Model:
             is_same = (
                 other is not page and other.cell is page.cell and other.space.domain == page.space.domain
             )
-            if is_same and other.item and not other.item.alias_of:
+            if is_same and other.item and not other.item.is_alias:
                 return other
         return None
 
     def frame_shown(self, page: Page) -> Node | None:
-        """What the page table shows: the page's own node, or that of the page it is one with."""
-        first = page.item.alias_of if page.item else None
-        if first is None:
+        """What the page table shows: the page's own node, or that of the page that stands for its cell."""
+        if page.item is None or not page.item.is_alias:
             return page.frame
-        return first.frame if first.cell is page.cell else None
-
-    def lags(self, page: Page) -> bool:
-        """The page it was one with has gone; nothing is said of it until its next visit."""
-        first = page.item.alias_of if page.item and not page.zero else None
-        return first is not None and first is not self.first_visited(page)
+        first = self.first_visited(page)
+        return first.frame if first is not None else None
 
     def same_in_writer(self, page: Page) -> list[Page]:
         """The places where the page's own process inherited it: usually one."""
@@ -426,7 +421,7 @@ class Model:
             page.node = node
             if page.item is None or not page.present:
                 continue
-            first = (self.first_visited(page) if page.item.alias_of else None) or page
+            first = (self.first_visited(page) if page.item.is_alias else None) or page
             first.node = node
             if first.frame is not None:
                 first.frame.memory_node = node
@@ -754,12 +749,12 @@ class Model:
         if self.smart_scan and self._is_skipped(item):
             self.events[page.space.domain]["pages_skipped"] += 1
             return False
-        item.alias_of = self.first_visited(page)
+        item.is_alias = self.first_visited(page) is not None
         mappings = [other for other in self.all_pages() if other.cell is page.cell]
         if is_zero(page) and any(other.zero for other in mappings if other.space.domain == page.space.domain):
             page.zero = True  # the same page is on the zero frame already
             return True
-        if item.alias_of is not None:
+        if item.is_alias:
             return True  # same pointer, same page
         if self.is_upstream and self._is_gated(item, bytes_now):
             return True

@@ -276,3 +276,35 @@ def test_only_domains_are_asked_about(engine: lksm.Engine, domain: Any) -> None:
     for ask in (engine.counters, lambda domain: engine.groups(2, domain)):
         with pytest.raises(ValueError, match="domain is"):
             ask(domain)
+
+
+def two_of_one_array() -> tuple[lksm.Engine, lksm.Process, lksm.Process]:
+    """Four equal pages, merged, and a process that has the last two of them too: the same pages."""
+    engine = lksm.Engine(initial_rounds=0, clock=lksm.VirtualClock())
+    array = pages("a a a a")
+    first, second = engine.attach([array, pages("b")]), engine.attach(array[2:])
+    engine.full()
+    assert ids(engine, second) == ids(engine, first)[2:4] == [0, 0]
+    return engine, first, second
+
+
+def test_a_page_is_not_shown_a_frame_of_another_domain() -> None:
+    """Who stands for it has left its domain and merged elsewhere; its next visit will tell what it is now."""
+    engine, first, second = two_of_one_array()
+    first.domain = 7
+    first.freeze()
+    engine.partial()
+    assert len(set(ids(engine, first)[:4])) == 1 and ids(engine, first)[0] >= 0
+    assert ids(engine, second) == [-1, -1]
+    assert engine.explain(second, 0).frame is None
+
+
+def test_a_page_is_what_stands_for_it_in_its_domain() -> None:
+    """The same pages have the same frame as soon as one of them is visited, whichever it is."""
+    engine, first, second = two_of_one_array()
+    first.domain = 7
+    first.domain = 0
+    first.freeze()
+    engine.partial()
+    assert ids(engine, second) == ids(engine, first)[2:4]
+    assert ids(engine, second)[0] >= 0

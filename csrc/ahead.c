@@ -20,6 +20,8 @@
 #define ASK_FOR_TWIN 1		/* nobody has begun with it: its page is asked for, and the page itself */
 #define LEAD 48			/* tasks that may wait */
 #define PAGES_ALONE 16		/* places where nobody helps: fewer, so that they stay in the cache */
+#define STRETCH_BYTES (1 << 21)	/* are mapped together */
+#define MAPPED_BYTES (1 << 16)	/* of a file, by the kernel, around a byte that is read */
 _Static_assert(ASK_FOR_LINES + 2 * LEAD < AHEAD_PAGES, "the farthest step");
 _Static_assert(ASK_FOR_LINES < PAGES_ALONE, "the farthest step where nobody helps");
 
@@ -79,6 +81,21 @@ static void ask_for_node(struct engine *engine, const struct region *region, uin
 	prefetch(node_at(engine, ahead->node));
 }
 
+/*
+ * Has a stretch of the array mapped, if one begins with this page: before that nothing can be asked for. A fault
+ * here and there, one after the other, costs half of what the same faults cost between visits.
+ */
+static void map_stretch(const struct region *region, uint64_t page)
+{
+	uint64_t first = page << region->page_shift;
+	uint64_t end = region->nr_pages << region->page_shift;
+
+	if (region->rows || first % STRETCH_BYTES)
+		return;
+	for (uint64_t at = first; at < end && at < first + STRETCH_BYTES; at += MAPPED_BYTES)
+		(void)*(const volatile uint8_t *)(region->pages + at);
+}
+
 /* Notes where a page is if its visit will need its key, and asks for the lines that this takes. */
 static void ask_for_lines(struct engine *engine, uint64_t page)
 {
@@ -99,10 +116,12 @@ static void ask_for_lines(struct engine *engine, uint64_t page)
 	engine->ahead.nr_wanted++;
 	ahead->meets_gate = meets_gate(engine, region, item);
 	ahead->is_kept = ahead->has_key = item && item->has_key;
-	if (ahead->is_kept)
+	if (ahead->is_kept) {
 		ahead->key = item->key;
-	else
-		page_prefetch_sample(&engine->rules, ahead->bytes);
+		return;
+	}
+	map_stretch(region, page);
+	page_prefetch_sample(&engine->rules, ahead->bytes);
 }
 
 static void take_sample(struct engine *engine, uint64_t page)

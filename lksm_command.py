@@ -1,12 +1,13 @@
 """The program `lksm`: what runs before lksm itself is there, and after it has done its work.
 
-Importing lksm takes a third of a second, nearly all of it numpy. Ctrl-C in that time is no error of anybody's
-and ends the program like later on: one line and status 130. This is a module of its own because importing
-any module of the package begins with all of it.
+Importing lksm takes a tenth to a third of a second, most of it numpy. Ctrl-C in that time is no error of
+anybody's and ends the program like later on: one line and status 130. This is a module of its own because
+importing any module of the package begins with all of it.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from types import FrameType
@@ -20,8 +21,10 @@ def main() -> int:
     is_heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_heard:
         signal.signal(signal.SIGINT, _end)
+    gc.disable()  # all that is made now stays
     from lksm.cli import main as run
 
+    gc.enable()
     status = _INTERRUPTED
     try:
         if is_heard:
@@ -30,6 +33,7 @@ def main() -> int:
         _become_deaf()
     except KeyboardInterrupt:  # between the lines above
         _become_deaf()
+    gc.freeze()  # Python would look for garbage among all that is left, and then let go of it
     return status
 
 

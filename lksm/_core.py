@@ -7,7 +7,6 @@ become exceptions here, by one table.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -134,11 +133,7 @@ def lent_hash() -> LentHash:
 
 
 def _hashes_to_try() -> Iterator[LentHash]:
-    extension = importlib.util.find_spec("xxhash._xxhash")
-    # untested: here the first one is right
-    for path in (extension.origin if extension else None, ctypes.util.find_library("xxhash")):
-        if path is None:  # untested: here both are there
-            continue
+    for path in _libraries_to_try():  # untested: here the first one is right
         library = ctypes.CDLL(path)
         # untested: here the first one is right
         for name in ("XXH3_64bits_withSecret_dispatch", "XXH3_64bits_withSecret"):
@@ -148,6 +143,17 @@ def _hashes_to_try() -> Iterator[LentHash]:
                 continue
             hash_address, generate_address = (ctypes.cast(f, ctypes.c_void_p).value for f in functions)
             yield LentHash(f"{name} of {path}", hash_address or 0, generate_address or 0)
+
+
+def _libraries_to_try() -> Iterator[str]:
+    extension = importlib.util.find_spec("xxhash._xxhash")
+    if extension and extension.origin:  # untested: here it is there
+        yield extension.origin
+    # untested: here that one was right. Imported late because it takes time, and to find a library, programs
+    from ctypes.util import find_library
+
+    if path := find_library("xxhash"):
+        yield path
 
 
 def _is_xxh3(found: LentHash) -> bool:

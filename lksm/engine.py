@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -136,7 +135,7 @@ class Engine:
         self.sysfs = Sysfs(self.knobs, self._show)
         self._core: Core | None = Core(
             page_size=page_size,
-            seed=secrets.randbits(64) if seed is None else seed % 2**64,
+            seed=int.from_bytes(os.urandom(8), "little") if seed is None else seed % 2**64,
             initial_rounds=initial_rounds,
             max_page_sharing=self.knobs.max_page_sharing,
             merge_window=merge_window,

@@ -141,20 +141,17 @@ static uint32_t chain_create(struct index *index, uint32_t ref)
 	return chain_ref;
 }
 
-/* The chain is in the tree no more. */
-static void chain_destroy(struct index *index, uint32_t chain_ref)
+/* The chain is in the tree no more. Its @copy of the bytes goes with it, unless that is NULL: then a dup has it. */
+static void chain_destroy(struct index *index, uint32_t chain_ref, const uint8_t *copy)
 {
+	struct engine *engine = index->engine;
+
 	queue_remove(index, chain_ref);
 	index->nr_chains--;
-	index->engine->nr_gone++;
-	helpers_forget_frames(index->engine);
-	pool_destroy(&index->engine->nodes, chain_ref);
-}
-
-static void chain_free_copy(struct engine *engine, const struct stable_node *chain)
-{
+	engine->nr_gone++;
 	helpers_forget_frames(engine);
-	frame_free(&engine->memory, (uint8_t *)chain->bytes, engine->rules.page_size);
+	frame_free(&engine->memory, (uint8_t *)copy, engine->rules.page_size);
+	pool_destroy(&engine->nodes, chain_ref);
 }
 
 /* The only dup of the chain is a plain node again, in its place. Returns it. */
@@ -166,11 +163,9 @@ static uint32_t chain_collapse(struct index *index, uint32_t chain_ref)
 	struct stable_node *node = node_at(engine, ref);
 	node->kind = NODE_PLAIN;
 	node->key = chain->key;
-	if (!node->is_owned)
-		chain_free_copy(engine, chain);
 	forest_replace(&index->trees[chain->chain_tree].stable, chain_ref, ref);
 	index->nr_dups--;
-	chain_destroy(index, chain_ref);
+	chain_destroy(index, chain_ref, node->is_owned ? NULL : chain->bytes);
 	return ref;
 }
 
@@ -197,8 +192,7 @@ void chain_leave(struct index *index, uint32_t ref)
 	if (node_at(engine, chain_ref)->first_dup)
 		return;
 	forest_remove(&index->trees[node_at(engine, chain_ref)->chain_tree].stable, chain_ref);
-	chain_free_copy(engine, node_at(engine, chain_ref));
-	chain_destroy(index, chain_ref);
+	chain_destroy(index, chain_ref, node_at(engine, chain_ref)->bytes);
 }
 
 bool chain_release(struct index *index, uint32_t ref)

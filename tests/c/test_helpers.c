@@ -228,6 +228,95 @@ static void test_nodes_are_forgotten(void)
 	free(pages);
 }
 
+/* --- frames that go while tasks are open -------------------------------------------------------- */
+
+#define NR_FAR 130	/* pages, so that samples are taken after the first visit */
+
+static struct engine *watched;	/* by the hash */
+static const uint8_t *old_frame;	/* whose bytes were freed if the node's are others */
+static uint32_t old_node;
+static uint64_t nr_looks, nr_stale;
+
+/* Looks for tasks that name a frame which is gone. */
+static uint64_t watching_hash(const void *bytes, size_t nr_bytes, const void *secret, size_t secret_size)
+{
+	if (watched && node_at(watched, old_node)->bytes != old_frame) {
+		nr_looks++;
+		for (size_t i = 0; i < AHEAD_PAGES; i++)
+			nr_stale += watched->helpers.foreseen[i].is_frame &&
+				    watched->helpers.foreseen[i].other == old_frame;
+	}
+	return strong_hash(bytes, nr_bytes, secret, secret_size);
+}
+
+/* All different, but for those that are named. */
+static uint8_t *make_far_pages(struct engine *engine, uint64_t one, uint64_t another)
+{
+	char picture[NR_FAR + 1] = { 0 };
+	memset(picture, '-', NR_FAR);
+	uint8_t *pages = make_pages(engine, picture);
+	for (uint64_t i = 0; i < NR_FAR; i++)
+		memcpy(pages + i * 256, &i, sizeof(i));
+	fill_page(engine, pages + one * 256, 'a');
+	fill_page(engine, pages + another * 256, 'a');
+	return pages;
+}
+
+/* Scans one process, with helpers who do nothing; at the first visit the node's frame is another one. */
+static void scan_and_watch(struct engine *engine, struct mm_slot *process, uint32_t node)
+{
+	old_node = node;
+	old_frame = node_at(engine, node)->bytes;
+	nr_looks = nr_stale = 0;
+	lksm_begin_round(engine, 0);
+	enqueue(process, false);
+	lksm_begin_help(engine);
+	watched = engine;
+	scan_to_end(engine);
+	watched = NULL;
+	lksm_end_help(engine);
+	EXPECT(nr_looks > 0);
+	EXPECT_EQUAL(nr_stale, 0);
+}
+
+/* A node that was moved comes to a content that has a frame there, and gives up its own. */
+static void test_a_moved_frame_is_forgotten(void)
+{
+	struct engine *engine = make_engine((struct setup){ .hash = watching_hash, .nr_nodes = 2 });
+	EXPECT_EQUAL(lksm_set_merge_across_nodes(engine, false), LKSM_OK);
+	uint8_t *near = make_pages(engine, "aa"), *far = make_far_pages(engine, 0, 40);
+	make_process(engine, near, 2, false);
+	struct mm_slot *process = make_process_at(engine, far, NR_FAR, 1, 0, false);
+	full(engine);
+	EXPECT_COUNTERS(engine, 2, 2, NR_FAR - 2);
+	EXPECT_EQUAL(lksm_process_move(process, 0, NR_FAR, 0), LKSM_OK);
+	scan_and_watch(engine, process, item_of(process, 0)->sharer.node);
+	EXPECT_COUNTERS(engine, 2, 2, NR_FAR - 2);
+	DESTROY(engine);
+	free(near);
+	free(far);
+}
+
+/* A chain's copy of the bytes goes when a moved dup leaves it, and the one that is left has no need of it. */
+static void test_a_copy_is_forgotten(void)
+{
+	struct engine *engine =
+		make_engine((struct setup){ .hash = watching_hash, .nr_nodes = 2, .max_page_sharing = 3 });
+	EXPECT_EQUAL(lksm_set_merge_across_nodes(engine, false), LKSM_OK);
+	uint8_t *lent = make_pages(engine, "aaa"), *far = make_far_pages(engine, 1, 40);
+	make_process(engine, lent, 3, true);
+	struct mm_slot *process = make_process(engine, far, NR_FAR, false);
+	full(engine);
+	EXPECT_COUNTERS(engine, 2, 3, NR_FAR - 2);
+	EXPECT_EQUAL(lksm_process_move(process, 1, 2, 1), LKSM_OK);
+	fill_page(engine, far, 'a');
+	scan_and_watch(engine, process, item_of(process, 1)->sharer.node);
+	EXPECT_COUNTERS(engine, 2, 3, NR_FAR - 2);
+	DESTROY(engine);
+	free(lent);
+	free(far);
+}
+
 /* A frame goes with its last sharer, and a chain with its last dup but one; both are noticed. */
 static void test_what_has_gone(void)
 {
@@ -373,6 +462,8 @@ int main(void)
 		TEST(test_nothing_changes),
 		TEST(test_frames_are_forgotten),
 		TEST(test_nodes_are_forgotten),
+		TEST(test_a_moved_frame_is_forgotten),
+		TEST(test_a_copy_is_forgotten),
 		TEST(test_what_has_gone),
 		TEST(test_page_changes_meanwhile),
 		TEST(test_tasks),

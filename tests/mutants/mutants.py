@@ -249,8 +249,8 @@ MUTANTS = [
     ),
     Mutant(
         "chain.c",
-        "\tchain_free_copy(engine, node_at(engine, chain_ref));\n\tchain_destroy",
-        "\tchain_destroy",
+        "chain_destroy(index, chain_ref, node_at(engine, chain_ref)->bytes)",
+        "chain_destroy(index, chain_ref, NULL)",
         "the bytes of a chain leak",
     ),
     Mutant(
@@ -261,8 +261,8 @@ MUTANTS = [
     ),
     Mutant(
         "chain.c",
-        "if (!node->is_owned)\n\t\tchain_free_copy(engine, chain);",
-        "",
+        "node->is_owned ? NULL : chain->bytes",
+        "NULL",
         "a collapsed chain's copy leaks",
     ),
     Mutant(
@@ -371,7 +371,7 @@ MUTANTS = [
     ),
     Mutant("stable_tree.c", "\tengine->nr_gone++;", "\t;", "a frame goes unnoticed"),
     Mutant("stable_tree.c", "index->engine->nr_gone++;", ";", "a frame that is filed anew goes unnoticed"),
-    Mutant("chain.c", "index->engine->nr_gone++;", ";", "a chain goes unnoticed"),
+    Mutant("chain.c", "engine->nr_gone++;", ";", "a chain goes unnoticed"),
     Mutant("page.h", "bytes_compared += foreseen->nr_compared;", "bytes_compared += 0;", "compares are free"),
     Mutant(
         "page.h",
@@ -407,7 +407,20 @@ MUTANTS = [
     Mutant(
         "stable_tree.c", "\thelpers_forget_frames(engine);", "\t;", "helpers do not hear of a frame that goes"
     ),
+    Mutant(
+        "stable_tree.c",
+        "\thelpers_forget_frames(index->engine);",
+        "\t;",
+        "helpers do not hear of a frame that was moved",
+    ),
+    Mutant("chain.c", "\thelpers_forget_frames(engine);", "\t;", "helpers do not hear of a copy that goes"),
     Mutant("scan.c", "\tahead_reset(engine);\n\treturn", "\treturn", "tasks outlive their batch"),
+    Mutant(
+        "report.c",
+        "item_at(&index->engine->items, target ? target : ref)",
+        "item_at(&index->engine->items, ref)",
+        "an alias is not shown what stands for its page",
+    ),
     # --- what is found out a few pages ahead of a visit
     Mutant(
         "ahead.c",
@@ -420,6 +433,9 @@ MUTANTS = [
         "foreseen->has_hash = foreseen->is_compared = foreseen->is_frame = false;",
         ";",
         "what was found out of a page is said of the next one in its place",
+    ),
+    Mutant(
+        "ahead.c", "at < end && at < first", "at < first", "memory behind a region is read to have it mapped"
     ),
     Mutant(
         "ahead.c", "i <= engine->ahead.mask;", "i < engine->ahead.mask;", "the last place outlives its batch"

@@ -1,8 +1,9 @@
 /*
- * physical.c - open addressing with linear probing; an entry is 4 bytes, its address is asked of the
- * item. Removal closes the gap, so there are no tombstones.
+ * physical.c - an entry is 4 bytes: the item, which is asked for its address.
  */
 #include "physical.h"
+
+#include "probing.h"
 
 void physical_init(struct physical_map *map, struct memory *memory, const struct pool *items,
 		   const uint8_t *(*bytes_of)(const struct pool *pool, uint32_t ref))
@@ -16,15 +17,9 @@ void physical_deinit(struct physical_map *map)
 	physical_init(map, map->memory, map->items, map->bytes_of);
 }
 
-/* Where the search for an address starts. Addresses differ in their middle bits; spread them. */
-static uint64_t home_of(const uint8_t *bytes, uint64_t nr_places)
-{
-	return (((uint64_t)(uintptr_t)bytes * 0x9e3779b97f4a7c15u) >> 20) & (nr_places - 1);
-}
-
 static uint64_t find_place(const struct physical_map *map, const uint8_t *bytes)
 {
-	uint64_t place = home_of(bytes, map->nr_places);
+	uint64_t place = probing_home(bytes, map->nr_places);
 	while (map->refs[place] && map->bytes_of(map->items, map->refs[place]) != bytes)
 		place = (place + 1) & (map->nr_places - 1);
 	return place;
@@ -32,9 +27,7 @@ static uint64_t find_place(const struct physical_map *map, const uint8_t *bytes)
 
 bool physical_reserve(struct physical_map *map, uint64_t nr_more)
 {
-	uint64_t nr_places = map->nr_places ? map->nr_places : 16;
-	while (3 * nr_places < 4 * (map->nr_items + nr_more))
-		nr_places *= 2;
+	uint64_t nr_places = probing_nr_places(map->nr_places, map->nr_items + nr_more);
 	if (nr_places == map->nr_places)
 		return true;
 	uint32_t *refs = table_alloc(map->memory, LKSM_FOR_PHYSICAL, nr_places * sizeof(*refs));
@@ -77,13 +70,11 @@ void physical_remove(struct physical_map *map, uint32_t ref)
 	uint64_t gap = find_place(map, bytes);
 	map->refs[gap] = 0;
 	map->nr_items--;
-	/* An entry that was pushed past the gap moves into it. */
 	for (uint64_t place = (gap + 1) & mask; map->refs[place]; place = (place + 1) & mask) {
-		uint64_t home = home_of(map->bytes_of(map->items, map->refs[place]), map->nr_places);
-		if (((place - home) & mask) >= ((place - gap) & mask)) {
-			map->refs[gap] = map->refs[place];
-			map->refs[place] = 0;
-			gap = place;
-		}
+		if (!probing_closes_gap(map->bytes_of(map->items, map->refs[place]), place, gap, map->nr_places))
+			continue;
+		map->refs[gap] = map->refs[place];
+		map->refs[place] = 0;
+		gap = place;
 	}
 }

@@ -584,6 +584,7 @@ _Static_assert(AHEAD_PAGES <= 256, "a byte names a task's page");
 _Static_assert(sizeof(struct engine) % LINE_SIZE == 0, "memory_alloc_first() wants whole lines");
 _Static_assert(sizeof(struct rb_node) == 12, "a place in a tree is three references");
 _Static_assert(sizeof(struct rmap_item) == 32, "half of the 64 bytes a page may cost");
+_Static_assert(sizeof(struct ahead_page) == 40, "three in two cache lines");
 _Static_assert(sizeof(struct foreseen) == 64, "no two threads write to one line");
 _Static_assert(sizeof(struct rmap_block) == 16, "a block's header");
 _Static_assert(sizeof(struct stable_node) == 48, "with two items a node: 56 bytes a page");

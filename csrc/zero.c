@@ -4,12 +4,12 @@
  *
  * Two pages at one address are one page: both are on the zero frame, and both are counted in zero_pages as
  * in the kernel, but only one page is saved. Pages of regions that nobody else maps need no book-keeping for
- * that. For the others the zero map has the address, and how many pages there are on the zero frame: open
- * addressing with linear probing; removal closes the gap, so there are no tombstones.
+ * that. For the others the zero map has the address, and how many pages there are on the zero frame.
  */
 #include "zero.h"
 
 #include "mm_slot.h"
+#include "probing.h"
 
 /* --- the zero map ---------------------------------------------------------------------------- */
 
@@ -24,15 +24,9 @@ void zero_map_deinit(struct zero_map *map)
 	zero_map_init(map, map->memory);
 }
 
-/* Where the search for an address starts. Addresses differ in their middle bits; spread them. */
-static uint64_t home_of(const uint8_t *bytes, uint64_t nr_places)
-{
-	return (((uint64_t)(uintptr_t)bytes * 0x9e3779b97f4a7c15u) >> 20) & (nr_places - 1);
-}
-
 static struct zero_address *find_place(const struct zero_map *map, const uint8_t *bytes)
 {
-	uint64_t place = home_of(bytes, map->nr_places);
+	uint64_t place = probing_home(bytes, map->nr_places);
 	while (map->addresses[place].bytes && map->addresses[place].bytes != bytes)
 		place = (place + 1) & (map->nr_places - 1);
 	return &map->addresses[place];
@@ -40,9 +34,7 @@ static struct zero_address *find_place(const struct zero_map *map, const uint8_t
 
 bool zero_map_reserve(struct zero_map *map, uint64_t nr_more)
 {
-	uint64_t nr_places = map->nr_places ? map->nr_places : 16;
-	while (3 * nr_places < 4 * (map->nr_addresses + nr_more))
-		nr_places *= 2;
+	uint64_t nr_places = probing_nr_places(map->nr_places, map->nr_addresses + nr_more);
 	if (nr_places == map->nr_places || !nr_more)
 		return true;
 	struct zero_map old = *map;
@@ -83,11 +75,9 @@ static bool zero_map_remove(struct zero_map *map, const uint8_t *bytes)
 		return false;
 	gap->bytes = NULL;
 	map->nr_addresses--;
-	/* An entry that was pushed past the gap moves into it. */
 	uint64_t mask = map->nr_places - 1, hole = (uint64_t)(gap - map->addresses);
 	for (uint64_t place = (hole + 1) & mask; map->addresses[place].bytes; place = (place + 1) & mask) {
-		uint64_t home = home_of(map->addresses[place].bytes, map->nr_places);
-		if (((place - home) & mask) < ((place - hole) & mask))
+		if (!probing_closes_gap(map->addresses[place].bytes, place, hole, map->nr_places))
 			continue;
 		map->addresses[hole] = map->addresses[place];
 		map->addresses[place] = (struct zero_address){ 0 };

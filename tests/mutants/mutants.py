@@ -144,13 +144,13 @@ MUTANTS = [
         "a set is filled to the brim",
     ),
     Mutant(
-        "physical.c", ">= ((place - gap) & mask)", "> ((place - gap) & mask)", "an entry behind a gap is lost"
+        "probing.h", ">= ((place - gap) & mask)", "> ((place - gap) & mask)", "an entry behind a gap is lost"
     ),
     Mutant(
         "zero.c",
-        "< ((place - hole) & mask))",
-        "<= ((place - hole) & mask))",
-        "an address behind a gap is lost",
+        "map->addresses[place] = (struct zero_address){ 0 };\n\t\thole = place;",
+        "map->addresses[place] = (struct zero_address){ 0 };",
+        "an address behind a second gap is lost",
     ),
     Mutant(
         "extent.c",

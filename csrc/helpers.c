@@ -60,7 +60,7 @@ void helpers_wait(struct foreseen *foreseen)
 	for (int i = 0; atomic_load_explicit(&foreseen->task, memory_order_acquire) == TASK_TAKEN; i++) {
 		if (i < PATIENCE)
 			relax();
-		else
+		else	/* untested: a helper that is not let run in the middle of a task */
 			sched_yield();
 	}
 	if (foreseen->is_hash)
@@ -161,6 +161,6 @@ void helpers_work(struct engine *engine)
 			wait_for_more(helpers, nr_asked);
 		mine = next;
 	}
-	if (mine)
+	if (mine)	/* untested: told to go between two tasks, which takes luck */
 		do_task(&engine->rules, mine);
 }

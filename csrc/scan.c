@@ -82,8 +82,10 @@ uint64_t scan_nr_waiting(const struct engine *engine, uint64_t most)
 {
 	const struct mm_slot *slot = engine->cursor.slot ? engine->cursor.slot : engine->queue;
 	uint64_t nr_pages = 0;
-	for (; slot && nr_pages < most; slot = slot->queue_next)
-		nr_pages += slot->nr_scans < slot->nr_pages ? slot->nr_pages - slot->nr_scans : 0;
+	for (; slot && nr_pages < most; slot = slot->queue_next) {
+		assert(slot->nr_scans <= slot->nr_pages);
+		nr_pages += slot->nr_pages - slot->nr_scans;
+	}
 	return nr_pages < most ? nr_pages : most;
 }
 

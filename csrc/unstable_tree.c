@@ -126,7 +126,7 @@ void unstable_tree_unkeep(struct index *index, uint32_t tree)
 		uint64_t round = item->round;
 		next = forest_next(&trees->kept, ref);
 		leave_kept(&trees->kept, ref);
-		if (round && round == engine->scan_round) {
+		if (round == engine->scan_round) {
 			item->round = round;
 			forest_file(&trees->unstable, &engine->rules, ref);
 		}

@@ -350,6 +350,30 @@ static void test_gate_first_batch_ends_with_the_pass(void)
 	destroy_trio(&trio);
 }
 
+/* From the cursor on, and only as many as the caller cares for. */
+static void test_pages_that_wait(void)
+{
+	struct trio trio = make_trio();
+	struct engine *engine = trio.engine;
+	EXPECT_EQUAL(lksm_nr_waiting(engine, 100), 0);
+	EXPECT(!lksm_is_walking(engine));
+	begin_round_of(&trio);
+	EXPECT_EQUAL(lksm_nr_waiting(engine, 100), 15);
+	EXPECT_EQUAL(lksm_nr_waiting(engine, 8), 8);
+	EXPECT(!lksm_is_walking(engine));
+	scan_pages(engine, 7);
+	EXPECT_EQUAL(lksm_nr_waiting(engine, 100), 8);
+	EXPECT(lksm_is_walking(engine));
+	lksm_move_to_front(trio.processes[2]);	/* for the next walk */
+	EXPECT_EQUAL(lksm_nr_waiting(engine, 100), 3);
+	scan_pages(engine, 3);
+	EXPECT(!lksm_is_walking(engine));
+	EXPECT_EQUAL(lksm_nr_waiting(engine, 100), 5);
+	scan_pages(engine, 100);
+	EXPECT_EQUAL(lksm_nr_waiting(engine, 100), 0);
+	destroy_trio(&trio);
+}
+
 /* --- rounds ---------------------------------------------------------------------------------- */
 
 /* Each round builds the unstable tree anew. Row 7. */
@@ -662,6 +686,7 @@ int main(void)
 		TEST(test_front_is_left_when_the_cursor_slot_goes),
 		TEST(test_no_memory_in_the_second_pass),
 		TEST(test_gate_first_batch_ends_with_the_pass),
+		TEST(test_pages_that_wait),
 		TEST(test_007_unstable_tree_is_rebuilt),
 		TEST(test_round_waits_for_head),
 		TEST(test_items_of_old_rounds),

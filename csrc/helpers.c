@@ -58,9 +58,9 @@ void helpers_wait(struct foreseen *foreseen)
 	if (helpers_take_back(foreseen))
 		return;
 	for (int i = 0; atomic_load_explicit(&foreseen->task, memory_order_acquire) == TASK_TAKEN; i++) {
-		if (i < PATIENCE)
+		if (i < PATIENCE)	/* untested: a helper that is not let run in the middle of a task */
 			relax();
-		else	/* untested: a helper that is not let run in the middle of a task */
+		else
 			sched_yield();
 	}
 	if (foreseen->is_hash)

@@ -317,6 +317,31 @@ static void test_a_copy_is_forgotten(void)
 	free(far);
 }
 
+/* A page is compared with the first frame of a chain, and when it is visited another one is the first. */
+static void test_a_chain_turns(void)
+{
+	uint64_t nr_compared[2];
+	for (int is_helped = 0; is_helped < 2; is_helped++) {
+		real_hash = strong_hash;
+		struct engine *engine = make_engine((struct setup){ .hash = helping_hash, .max_page_sharing = 3 });
+		char picture[NR_FAR + 1] = { 0 };
+		memset(picture, 'a', NR_FAR);
+		uint8_t *pages = make_pages(engine, picture);
+		make_process(engine, pages, NR_FAR, true);
+		uint64_t nr_scanned;
+		lksm_begin_round(engine, 0);
+		enqueue_all(engine);
+		nr_done = 0;
+		EXPECT_EQUAL(scan_with_help_at_samples(engine, is_helped ? 100 : 0, &nr_scanned), LKSM_OK);
+		EXPECT_EQUAL(nr_done > 0, is_helped);
+		EXPECT_COUNTERS(engine, NR_FAR / 3, NR_FAR / 3 * 2, 1);
+		nr_compared[is_helped] = counters_of(engine).bytes_compared;
+		DESTROY(engine);
+		free(pages);
+	}
+	EXPECT_EQUAL(nr_compared[1], nr_compared[0]);
+}
+
 /* A frame goes with its last sharer, and a chain with its last dup but one; both are noticed. */
 static void test_what_has_gone(void)
 {
@@ -462,6 +487,7 @@ int main(void)
 		TEST(test_nothing_changes),
 		TEST(test_frames_are_forgotten),
 		TEST(test_nodes_are_forgotten),
+		TEST(test_a_chain_turns),
 		TEST(test_a_moved_frame_is_forgotten),
 		TEST(test_a_copy_is_forgotten),
 		TEST(test_what_has_gone),

@@ -128,7 +128,7 @@ static struct page_copy *copy_create(struct engine *engine, const uint8_t *bytes
 		memory_free(&engine->memory, LKSM_FOR_PROCESSES, copy, sizeof(*copy));
 		return NULL;
 	}
-	memcpy(copy->bytes, bytes, engine->rules.page_size);
+	page_copy_bytes(&engine->rules, copy->bytes, bytes);
 	return copy;
 }
 

@@ -42,7 +42,7 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 	    !options->hash)
 		return LKSM_INVALID;
 	struct engine *engine = memory_alloc_first(sizeof(*engine));
-	if (!engine)		/* untested: in test_no_memory.py, under a limit of address space */
+	if (!engine)
 		return LKSM_NO_MEMORY;
 	engine->memory.reserved[LKSM_FOR_ENGINE] = sizeof(*engine);
 	page_rules_init(&engine->rules, options, &engine->gone.work);

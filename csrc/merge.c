@@ -245,7 +245,8 @@ static bool choose_frame(struct engine *engine, const struct visit *visit, uint3
 		uint8_t *copy = frame_alloc(&engine->memory, engine->rules.page_size);
 		if (!copy)
 			return false;
-		frame.bytes = memcpy(copy, visit->bytes, engine->rules.page_size);
+		page_copy_bytes(&engine->rules, copy, visit->bytes);
+		frame.bytes = copy;
 		frame.is_owned = true;
 	}
 	*frame_ret = frame;

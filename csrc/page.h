@@ -54,6 +54,11 @@ static inline void page_prefetch_sample(const struct page_rules *rules, const ui
 	}
 }
 
+static inline void page_copy_bytes(const struct page_rules *rules, uint8_t *to, const uint8_t *from)
+{
+	memcpy(to, from, rules->page_size);
+}
+
 /* Less than, equal to or greater than 0, as memcmp. The only thing that may say "equal". */
 static inline int page_compare(const struct page_rules *rules, const uint8_t *a, const uint8_t *b)
 {

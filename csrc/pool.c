@@ -75,7 +75,7 @@ void table_free(struct memory *memory, enum lksm_purpose purpose, void *bytes, s
 void *memory_alloc_first(size_t size)
 {
 	void *bytes = aligned_alloc(LINE_SIZE, size);	/* no two threads shall write to one line */
-	return bytes ? memset(bytes, 0, size) : NULL;	/* untested: so little is not refused */
+	return bytes ? memset(bytes, 0, size) : NULL;
 }
 
 void memory_free_first(void *bytes)

@@ -131,19 +131,24 @@ static void set(struct guard *guard, uintptr_t start, uintptr_t stop)
 
 static PyObject *add(PyObject *module, PyObject *arguments)
 {
-	unsigned long long start, nr_bytes;
+	Py_buffer mapping;
 	struct guard *guard;
+	PyObject *number;
 
 	(void)module;
-	if (!PyArg_ParseTuple(arguments, "KK", &start, &nr_bytes))
+	if (!PyArg_ParseTuple(arguments, "y*", &mapping))
 		return NULL;
+	uintptr_t start = (uintptr_t)mapping.buf, nr_bytes = (uintptr_t)mapping.len;
+	PyBuffer_Release(&mapping);
 	guard = unused_guard();
 	if (!guard)
 		return PyErr_NoMemory();
 	if (take_signal())
 		return PyErr_SetFromErrno(PyExc_OSError);
-	set(guard, start, start + ((nr_bytes + page_size - 1) & ~(page_size - 1)));
-	return PyLong_FromVoidPtr(guard);
+	number = PyLong_FromVoidPtr(guard);
+	if (number)
+		set(guard, start, start + ((nr_bytes + page_size - 1) & ~(page_size - 1)));
+	return number;
 }
 
 static PyObject *is_torn(PyObject *module, PyObject *number)
@@ -166,7 +171,7 @@ static PyObject *removed(PyObject *module, PyObject *number)
 }
 
 static PyMethodDef functions[] = {
-	{ "add", add, METH_VARARGS, "Guard a mapping by its address and its bytes; returns the guard's number." },
+	{ "add", add, METH_VARARGS, "Guard a mapping, while it lasts; returns the guard's number." },
 	{ "is_torn", is_torn, METH_O, "Have pages of it been replaced by zeros?" },
 	{ "remove", removed, METH_O, "Guard it no longer: before it is unmapped." },
 	{ NULL, NULL, 0, NULL },

@@ -106,15 +106,12 @@ class LentHash:
     generate: int
 
     def secret(self, seed: int) -> bytes:
-        buffer = ctypes.create_string_buffer(SECRET_SIZE)
-        ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64)(self.generate)(buffer, seed)
-        return buffer.raw
+        secret = ffi.new("char[]", SECRET_SIZE)
+        ffi.cast("void (*)(void *, uint64_t)", self.generate)(secret, seed)
+        return bytes(ffi.buffer(secret))
 
     def __call__(self, data: bytes, secret: bytes) -> int:
-        prototype = ctypes.CFUNCTYPE(
-            ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t
-        )
-        return int(prototype(self.address)(data, len(data), secret, len(secret)))
+        return int(ffi.cast("lksm_hash", self.address)(data, len(data), secret, len(secret)))
 
 
 @cache
@@ -320,7 +317,7 @@ class Core:
     ) -> npt.NDArray[np.void]:
         selected = _selected(domain)
         found = np.zeros(self.counters(domain).pages_shared, _C_GROUP_DTYPE)  # no fewer than contents
-        target = ffi.cast("struct lksm_group *", found.ctypes.data)
+        target = ffi.cast("struct lksm_group *", ffi.from_buffer(found))
         count = int(lib.lksm_groups(self._engine, selected, min_pages, with_digests, target))
         found = found[:count]
         groups = np.empty(count, GROUP_DTYPE)
@@ -334,7 +331,7 @@ class Core:
 
     def sharing_matrix(self, nr_processes: int) -> npt.NDArray[np.int64]:
         matrix = np.zeros((nr_processes, nr_processes), np.int64)
-        error = lib.lksm_sharing_matrix(self._engine, _pointer("int64_t *", matrix))
+        error = lib.lksm_sharing_matrix(self._engine, ffi.from_buffer("int64_t[]", matrix))
         if error:
             self.fail(error)
         return matrix
@@ -389,12 +386,12 @@ class CoreProcess:
 
     def map(self, run: PageRun, *, is_immutable: bool, is_tracked: bool) -> None:
         """The caller keeps the run's arrays alive until the process is destroyed."""
-        rows = ffi.NULL if run.rows is None else _pointer("int64_t *", run.rows)
+        rows = ffi.NULL if run.rows is None else ffi.from_buffer("int64_t[]", run.rows)
         region = ffi.new(
             "struct lksm_region *",
             {
                 "address": run.address,
-                "pages": _pointer("uint8_t *", run.pages),
+                "pages": ffi.from_buffer("uint8_t[]", run.pages),
                 "nr_array_pages": len(run.pages),
                 "rows": rows,
                 "nr_pages": run.nr_pages,
@@ -439,13 +436,14 @@ class CoreProcess:
 
     def read(self, page: int, nr_pages: int) -> npt.NDArray[np.uint8]:
         pages = np.empty((nr_pages, self._core.page_size), np.uint8)
-        error = lib.lksm_process_read(self._slot, page, nr_pages, _pointer("uint8_t *", pages))
+        error = lib.lksm_process_read(self._slot, page, nr_pages, ffi.from_buffer("uint8_t[]", pages))
         if error:
             self._core.fail(error)
         return pages
 
     def write(self, page: int, offset: int, data: npt.NDArray[np.uint8]) -> None:
-        error = lib.lksm_process_write(self._slot, page, offset, _pointer("uint8_t *", data), data.nbytes)
+        source = ffi.from_buffer("uint8_t[]", data)
+        error = lib.lksm_process_write(self._slot, page, offset, source, data.nbytes)
         if error:
             self._core.fail(error)
 
@@ -498,7 +496,7 @@ class CoreProcess:
 
     def page_table(self, nr_pages: int) -> npt.NDArray[np.int64]:
         entries = np.empty(nr_pages, np.int64)
-        lib.lksm_page_table(self._slot, _pointer("int64_t *", entries))
+        lib.lksm_page_table(self._slot, ffi.from_buffer("int64_t[]", entries))
         return entries
 
     def explain(self, page: int, *, across_domains: bool) -> Any:
@@ -523,8 +521,3 @@ def _selected(domain: int | None) -> int:
 
 def _address(pointer: Any) -> int:
     return int(ffi.cast("uintptr_t", pointer))
-
-
-def _pointer(ctype: str, array: npt.NDArray[Any]) -> Any:
-    # not from __array_interface__, where numpy without memory for a number crashes
-    return ffi.cast(ctype, array.ctypes.data)

@@ -561,7 +561,8 @@ class Engine:
         _check_selected(domain)
         with self._lock:
             found = self._open.groups(min_pages=min_pages, domain=domain, with_digests=with_digests)
-        return found[np.lexsort((found["frame"], -found["pages"]))]
+        order = np.lexsort((found["frame"], -found["pages"]))
+        return found.take(order)  # found[order] would forget to tell if there is no memory
 
     def sharing_matrix(self) -> npt.NDArray[np.int64]:
         """int64 (P, P) over `processes`: [i, j] pages of i merged into frames that j uses too.

@@ -246,6 +246,35 @@ first, second, more = pages(1, 1, 2), pages(1, 2, 3), pages(4, 1)
 region = Region(0x100000, more)
 data = bytes(pages(9))
 
+# What the call returns, and what it raises, if this allocation of Python's fails.
+def refuse(number, call):
+    result, error = None, None
+    _testcapi.set_nomemory(number, number + 1)
+    try:
+        result = call()
+    except MemoryError as caught:
+        error = caught.with_traceback(None)
+    except (RuntimeError, SystemError) as caught:  # how Python says it of a lock, and where it forgets to
+        _testcapi.remove_mem_hooks()
+        assert "can't allocate lock" in str(caught) or "without exception set" in str(caught), caught
+        error = caught.with_traceback(None)
+    finally:
+        _testcapi.remove_mem_hooks()
+    return result, error
+
+# A call that changes nothing: it answers the same, or refuses.
+def ask(name, call, as_value, least):
+    refused = number = 0
+    expected = as_value(call())
+    while number <= least or error is not None:
+        result, error = refuse(number, call)
+        assert error is not None or as_value(result) == expected, (name, number, result)
+        assert as_value(call()) == expected, (name, number)
+        refused += error is not None
+        number += 1
+    print(name, number, refused)
+    assert refused
+
 def trial(name, step, least):
     refused = number = 0
     while True:
@@ -253,14 +282,7 @@ def trial(name, step, least):
         one = engine.attach(first.copy(), name="one")
         engine.full()
         call = step(engine, one)
-        error: BaseException | None = None
-        _testcapi.set_nomemory(number, number + 1)
-        try:
-            call()
-        except (MemoryError, SystemError) as caught:  # the latter is numpy's, for an address
-            error = caught.with_traceback(None)
-        finally:
-            _testcapi.remove_mem_hooks()
+        _, error = refuse(number, call)
         assert engine.check() == [], (name, number, engine.check())
         assert engine.sharing_matrix().shape == (len(engine.processes),) * 2
         assert not any(each.exited for each in engine.processes), (name, number)
@@ -286,7 +308,10 @@ def trial(name, step, least):
 
 @WITHOUT_SANITIZER
 def test_every_allocation_of_python_fails() -> None:
-    """Python has no memory for one object in the middle of a call: nothing is half done that matters."""
+    """Python has no memory for one object in the middle of a call: nothing is half done that matters.
+
+    Not of `start`: Python waits for ever for a thread that had no memory to begin.
+    """
     pytest.importorskip("_testcapi")
     _run(
         _PYTHON_FAILS
@@ -300,4 +325,41 @@ trial("exit", lambda engine, one: lambda: one.exit(), 20)
 trial("full", lambda engine, one: lambda: engine.full(), 60)
 fine()
 """
+    )
+
+
+@WITHOUT_SANITIZER
+def test_every_allocation_of_python_fails_in_answers(tmp_path: Path) -> None:
+    """What is asked without memory is answered right or refused, and answered when there is memory again.
+
+    Not of headers: pyelftools, and numpy's reader of dtypes, make other errors of it.
+    """
+    pytest.importorskip("_testcapi")
+    pages("a b a c").tofile(tmp_path / "image.raw")
+    _run(
+        _PYTHON_FAILS
+        + """
+from lksm.sources import load
+engine = Engine(initial_rounds=0, seed=1)
+one = engine.attach(pages(1, 2, 2, 3, 3, 3, 4), name="one")
+two = engine.attach(pages(4, 4, 5), name="two", immutable=True)
+engine.settle()
+def as_bytes(array):
+    return array.tobytes()
+ask("groups", lambda: engine.groups(), as_bytes, 120)
+ask("sharing_matrix", lambda: engine.sharing_matrix(), as_bytes, 40)
+ask("page_table", lambda: engine.page_table(one), as_bytes, 40)
+ask("explain", lambda: [engine.explain(one, page) for page in (0, 1)], repr, 80)
+ask("counters", lambda: engine.counters(), repr, 80)
+ask("stats", lambda: one.stats(), repr, 60)
+ask("memory", lambda: engine.memory(), repr, 60)
+ask("check", lambda: engine.check(), repr, 20)
+ask("Engine", lambda: Engine(seed=1), repr, 300)
+def regions(snapshot):
+    return [bytes(region.array) for process in snapshot.processes for region in process.regions]
+ask("load", lambda: load(os.path.join(sys.argv[1], "image.raw")), regions, 300)
+assert engine.check() == []
+fine()
+""",
+        tmp_path,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -97,13 +98,22 @@ def read_headers(file: BinaryIO, data: Bytes) -> CoreHeaders:
     )
 
 
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """pyelftools raises errors of many types for bytes that are none of that."""
+    try:
+        yield
+    except MemoryError:
+        raise  # untested: pyelftools mostly makes something else of it
+    except Exception as error:
+        raise SourceError(f"has a broken {what}: {one_line(error)}") from error
+
+
 def _open_elf(file: BinaryIO) -> ELFFile:
     from elftools.elf.elffile import ELFFile
 
-    try:
+    with _reading("ELF header"):
         elf = ELFFile(file)
-    except Exception as error:  # pyelftools raises errors of many types for bytes that are no header
-        raise SourceError(f"has a broken ELF header: {one_line(error)}") from error
     kind = elf.header["e_type"]
     if kind != "ET_CORE":
         raise SourceError(
@@ -146,10 +156,8 @@ def _first_section_is_missing(elf: ELFFile, data: Bytes) -> bool:
 
 
 def _nr_headers(elf: ELFFile) -> int:
-    try:
+    with _reading("ELF section header"):
         return int(elf.num_segments())
-    except Exception as error:  # as in _open_elf
-        raise SourceError(f"has a broken ELF section header: {one_line(error)}") from error
 
 
 def _guess_nr_headers(table: npt.NDArray[Any], start: int, stride: int) -> int:

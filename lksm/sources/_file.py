@@ -66,7 +66,7 @@ class MappedFile:
         self.path = path
         self._mapping = _Mapping(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.bytes: Bytes = np.frombuffer(self._mapping, dtype=np.uint8)
-        self._mapping.guard = _sigbus.add(self.bytes.ctypes.data, len(self.bytes))
+        self._mapping.guard = _sigbus.add(self._mapping)
 
     def expect_whole(self) -> None:
         """Raise `SourceError`, path first, if the file has lost bytes since it was mapped.

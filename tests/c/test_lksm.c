@@ -1,6 +1,9 @@
 /*
  * test_lksm.c - the boundary: what is refused, with a text, and leaves everything as it was.
  */
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L	/* posix_memalign() */
+#endif
 #include "fixture.h"
 
 /* Options outside their range make no engine. */
@@ -249,10 +252,42 @@ static void test_a_domain_without_memory_for_aliases(void)
 	free(pages);
 }
 
+static bool has_no_memory;
+
+/* In the place of C's: only an engine is asked for in this way. */
+void *aligned_alloc(size_t alignment, size_t size)
+{
+	void *bytes = NULL;
+	return has_no_memory || posix_memalign(&bytes, alignment, size) ? NULL : bytes;
+}
+
+/* The first allocation of all, before there is an engine that could make it fail. */
+static void test_no_memory_for_an_engine(void)
+{
+	struct lksm_options options = {
+		.page_size = 4096,
+		.max_page_sharing = UNLIMITED,
+		.merge_window = 3,
+		.nr_nodes = 1,
+		.hash = strong_hash,
+		.secret = secret_of(0),
+		.digest_secret = secret_of(0),
+		.secret_size = XXH3_SECRET_DEFAULT_SIZE,
+	};
+	struct engine *engine = NULL;
+	has_no_memory = true;
+	EXPECT_EQUAL(lksm_engine_create(&options, &engine), LKSM_NO_MEMORY);
+	EXPECT(!engine);
+	has_no_memory = false;
+	EXPECT_EQUAL(lksm_engine_create(&options, &engine), LKSM_OK);
+	DESTROY(engine);
+}
+
 int main(void)
 {
 	static const struct test tests[] = {
 		TEST(test_options),
+		TEST(test_no_memory_for_an_engine),
 		TEST(test_026_limit_is_guarded),
 		TEST(test_array_is_long_enough),
 		TEST(test_pages_out_of_range),

@@ -351,8 +351,8 @@ MUTANTS = [
     Mutant("rbtree.c", "rb_at(pool, *root)->is_red = 0;", ";", "a root is red"),
     Mutant(
         "report.c",
-        "return item->is_private ? 0 : item->sharer.node;",
-        "return item->sharer.node;",
+        "item->state == ITEM_STABLE && !item->is_private ? item->sharer.node : 0",
+        "item->state == ITEM_STABLE ? item->sharer.node : 0",
         "a private page is told to be merged",
     ),
     Mutant(

@@ -1,8 +1,8 @@
 """Breaks the core on purpose, in one way after another, and runs the fast tests: [--jobs N] [--only TEXT].
 
 Each mutant is compiled in a directory of its own, with asserts on, and linked with every C test. It is killed
-by a test that fails, crashes, or takes too long; by the compiler, which counts too; or, if the C tests let it
-live, by the fast Python tests over an extension built from it. Exit status 1 if one lives or does not apply.
+by a test that fails, crashes, or takes too long; or, if the C tests let it live, by the fast Python tests
+over an extension built from it. Exit status 1 if one lives, does not apply or does not compile.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PYTHON_TESTS = [
     "tests/test_filter.py",
 ]
 SECONDS = 60.0  # a fast C test takes less than one; a mutant may loop
+NO_PROGRAM = "DOES NOT COMPILE"
 
 
 class Broken(Exception):
@@ -81,7 +82,7 @@ class Workshop:
         return run([*CC, "-c", source, "-o", target], directory)
 
     def killer(self, mutant: Mutant | None) -> str | None:
-        """Who kills it; None: nobody."""
+        """Who kills it; None: nobody. NO_PROGRAM: it is no mutant."""
         with tempfile.TemporaryDirectory(dir=self.top) as name:
             own = Path(name)
             objects = {source: str(self.top / f"{source}.o") for source in self.sources}
@@ -95,15 +96,15 @@ class Workshop:
                 for source in self.sources if is_header else [mutant.file]:
                     objects[source] = str(own / f"{source}.o")
                     if not self.compile(own, f"csrc/{source}", f"{source}.o"):
-                        return "the compiler"
+                        return NO_PROGRAM
                 for test in self.tests if is_header else []:
                     tests[test] = str(own / f"test_{test}.o")
                     if not self.compile(own, f"tests/c/test_{test}.c", f"test_{test}.o"):
-                        return "the compiler"
+                        return NO_PROGRAM
             for test in self.tests:
                 program = own / test
                 if not run([CC[0], "-o", str(program), tests[test], *objects.values(), "-lxxhash"], own):
-                    return "the linker"
+                    return NO_PROGRAM
                 started = time.monotonic()
                 if not run([str(program), *([SLOW[test]] if test in SLOW else [])], own, SECONDS):
                     is_late = time.monotonic() - started >= SECONDS
@@ -188,7 +189,7 @@ def main() -> int:
         survivors = 0
         with ThreadPoolExecutor(options.jobs) as pool:
             for mutant, killer in zip(chosen, pool.map(workshop.killer, chosen), strict=True):
-                survivors += killer is None
+                survivors += killer in (None, NO_PROGRAM)
                 print(f"{killer or 'SURVIVED':20} {mutant.file:16} {mutant.why}", flush=True)
     print(f"{len(chosen) - survivors} killed, {survivors} survived")
     return survivors > 0

@@ -28,7 +28,7 @@ def load(path: str | os.PathLike[str], *, page_size: int = 4096) -> Snapshot:
         extents = data_extents(file)
         runs = whole_page_runs(extents, len(data), page_size)
         if not runs:
-            raise SourceError(_nothing_there(len(data), page_size))
+            raise SourceError(_nothing_there(extents, len(data), page_size))
     process = SourceProcess(
         source=source,
         name=os.path.basename(source),
@@ -83,7 +83,11 @@ def _left_out(source: str, runs: list[tuple[int, int]], size: int, page_size: in
     return holes + tail(source, size, page_size)
 
 
-def _nothing_there(size: int, page_size: int) -> str:
+def _nothing_there(extents: list[tuple[int, int]], size: int, page_size: int) -> str:
     if size < page_size:
         return f"has {size} bytes, less than one page of {page_size} bytes"
+    if extents:  # all of it behind the last whole page
+        nbytes = size % page_size
+        hole = f"a hole of {size - nbytes} bytes"
+        return f"is {hole} and a tail of {nbytes} bytes, less than one page of {page_size} bytes"
     return f"is a hole of {size} bytes, nothing was ever written to it"

@@ -2,6 +2,7 @@
 
 A parser may accept its input or refuse it with its own error, of one line. What it accepts must hold: regions
 inside the file and readable to the last byte, a workload within its ranges, a knob with the value it shows.
+No warning may be shown meanwhile: it would go to the terminal, with what the file holds.
 """
 
 from __future__ import annotations
@@ -30,8 +31,6 @@ _OPTIONS = (
     _options.positive, _options.seconds, _options.address, watch.knob,
 )  # fmt: skip
 
-warnings.simplefilter("ignore")  # a header of .npy is Python text, and may be strange Python
-
 
 def elf(data: bytes) -> None:
     """An ELF core."""
@@ -52,7 +51,8 @@ def npy_file(data: bytes) -> None:
 def toml(data: bytes) -> None:
     """A workload of `lksm simulate`."""
     try:
-        found = workload.parse(data, "input")
+        with _no_warning():
+            found = workload.parse(data, "input")
     except SourceError as error:
         _expect_one_line(error)
         return
@@ -93,7 +93,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 
 def _check_source(read: Callable[..., Snapshot], data: bytes) -> None:
-    with _file_of(data) as path:
+    with _file_of(data) as path, _no_warning():
         try:
             snapshot = read(path, page_size=PAGE_SIZE)
         except SourceError as error:
@@ -115,6 +115,17 @@ def _expect_one_line(error: Exception, beginning: str = "") -> None:
     assert text.startswith(beginning) and text != beginning, text
     assert text.isprintable(), ascii(text)
     assert len(text) < 1000
+
+
+@contextmanager
+def _no_warning() -> Iterator[None]:
+    """Fail if a warning is shown; an error in its place could be taken by a parser for one of the file."""
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            assert not shown, [str(warning.message) for warning in shown]
 
 
 @contextmanager

@@ -125,6 +125,15 @@ def test_nothing_but_holes_is_refused(tmp_path: Path) -> None:
         raw.load(path)
 
 
+def test_nothing_but_holes_and_a_tail_is_refused(tmp_path: Path) -> None:
+    """Where only the tail was written to, the error does not say that nothing was."""
+    path = tmp_path / "hole.raw"
+    write_sparse(path, (1 << 20) + 100, {1 << 20: b"x" * 100})
+    said = r"is a hole of 1048576 bytes and a tail of 100 bytes, less than one page of 4096 bytes$"
+    with pytest.raises(SourceError, match=said):
+        raw.load(path)
+
+
 def test_extents_are_widened_to_pages_and_joined() -> None:
     """A page with one byte of data is a page with data; extents that then touch are one run."""
     widen = raw.whole_page_runs

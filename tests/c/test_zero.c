@@ -397,32 +397,42 @@ static void test_candidate_becomes_a_zero_page(void)
 	free(other);
 }
 
-/* Many addresses come and go in any order. */
+/* Many addresses come and go in any order. They lie at random, so that they push each other out of their places. */
 static void test_many_addresses(void)
 {
+	enum { NR_PAGES = 4000, NR_ROWS = 1000 };
 	struct engine *engine = make_zero_engine((struct setup){ .page_size = 64 });
-	uint8_t *pages = calloc(500, 64);
-	int64_t rows[1000];
-	uint64_t random = 1;
-	struct mm_slot *plain = make_process(engine, pages, 500, false), *view = NULL;
+	uint8_t *pages = calloc(NR_PAGES, 64);
+	int64_t rows[NR_ROWS];
+	uint64_t random = 1, nr_zero = NR_PAGES, nr_zero_rows = 0;
+	for (int i = 0; i < NR_PAGES; i++)
+		if (next_random(&random) % 8) {
+			pages[64 * i] = 1;
+			nr_zero--;
+		}
+	struct mm_slot *plain = make_process(engine, pages, NR_PAGES, false), *view = NULL;
 	full(engine);
-	EXPECT_EQUAL(counters_of(engine).zero_saved, 500);
+	EXPECT_EQUAL(counters_of(engine).zero_saved, nr_zero);
 	EXPECT_EQUAL(engine->indexes->zero.nr_places, 0);	/* nobody else has these pages */
-	for (int i = 0; i < 1000; i++)
-		rows[i] = (int64_t)(next_random(&random) % 501) - 1;
-	struct lksm_region region = { .pages = pages, .nr_array_pages = 500, .rows = rows, .nr_pages = 1000 };
+	for (int i = 0; i < NR_ROWS; i++) {
+		rows[i] = (int64_t)(next_random(&random) % (NR_PAGES + 1)) - 1;
+		nr_zero_rows += rows[i] >= 0 && !pages[64 * rows[i]];
+	}
+	struct lksm_region region = {
+		.pages = pages, .nr_array_pages = NR_PAGES, .rows = rows, .nr_pages = NR_ROWS
+	};
 	EXPECT_EQUAL(lksm_process_create(engine, 0, &view), LKSM_OK);
 	EXPECT_EQUAL(lksm_process_map(view, &region), LKSM_OK);
-	EXPECT_ZERO(engine, 500, 500);
+	EXPECT_ZERO(engine, nr_zero, nr_zero);
 	full(engine);
-	EXPECT_ZERO(engine, 500 + view->regions[0]->nr_present, 500);
-	for (int i = 0; i < 3000; i++) {
-		uint64_t page = next_random(&random) % 1500;
-		if (page < 500)
+	EXPECT_ZERO(engine, nr_zero + nr_zero_rows, nr_zero);
+	for (int i = 0; i < 10000; i++) {
+		uint64_t page = next_random(&random) % (NR_PAGES + NR_ROWS);
+		if (page < NR_PAGES)
 			EXPECT_EQUAL(lksm_process_unmap(plain, page, page + 1), LKSM_OK);
 		else
-			EXPECT_EQUAL(lksm_process_unmap(view, page - 500, page - 499), LKSM_OK);
-		if (i % 50 == 0)
+			EXPECT_EQUAL(lksm_process_unmap(view, page - NR_PAGES, page - NR_PAGES + 1), LKSM_OK);
+		if (i % 200 == 0)
 			EXPECT_SOUND(engine);
 	}
 	full(engine);

@@ -55,6 +55,27 @@ def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     assert done.stderr == f"lksm: {tmp_path}/\\xff\\xfe.rawmissing: No such file or directory\n"
 
 
+@pytest.mark.parametrize("name", ["-dash", "--top", "--", "-"])
+def test_names_like_options(
+    lksm_command: Lksm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """After `--` a name may look like an option, first among the sources or not, after options too."""
+    monkeypatch.chdir(tmp_path)
+    pages("a a").tofile(name)
+    pages("b").tofile("other")
+    for before in ([], ["other"], ["--page-size", "4096"]):
+        for after in ([], ["other"]):
+            found = lksm_command.scan(*before, "--", name, *after)
+            assert (lksm_command.status, lksm_command.err) == (0, "")
+            names = [word for word in [*before, name, *after] if word in (name, "other")]
+            assert [row["name"] for row in found["processes"]] == list(dict.fromkeys(names))
+    assert "merged" in lksm_command("explain", "--address", "0", "--", name)
+    lksm_command("scan", "--pid", "1", str(2**31 - 1), "--", "-missing", name)
+    assert f"lksm: pid {2**31 - 1}: " in lksm_command.err and "lksm: ./-missing: " in lksm_command.err
+    lksm_command("simulate", "--", "-missing.toml")
+    assert lksm_command.err == "lksm: ./-missing.toml: No such file or directory\n"
+
+
 def test_a_terminal_that_knows_ascii_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where standard output takes ASCII only, other letters are escaped; nothing fails."""
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")

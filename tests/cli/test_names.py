@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from helpers import content, pages
 from live_child import Child
 from lksm.cli._output import human_bytes, printable, valid_text
+from lksm.cli._table import Column, plain_table
 from run_lksm import Lksm, run
 
 HOSTILE = [
@@ -74,6 +75,15 @@ def test_names_like_options(
     assert f"lksm: pid {2**31 - 1}: " in lksm_command.err and "lksm: ./-missing: " in lksm_command.err
     lksm_command("simulate", "--", "-missing.toml")
     assert lksm_command.err == "lksm: ./-missing.toml: No such file or directory\n"
+
+
+def test_wide_and_combining_letters_in_a_table() -> None:
+    """Columns begin where they should on a terminal, which gives some letters two cells and some none."""
+    cells = {"漢字": 4, "한국어": 6, "e\u0301a\u0308": 2, "नमस्ते": 4, "größe": 5, "plain": 5}
+    text = plain_table([Column("name"), Column("x", is_number=True)], [[name, "1"] for name in cells])
+    assert text.splitlines()[1:] == [name + " " * (6 - width) + "  1" for name, width in cells.items()]
+    text = plain_table([Column("number", is_number=True)], [[name] for name in cells])
+    assert text.splitlines()[1:] == [" " * (6 - width) + name for name, width in cells.items()]
 
 
 def test_a_terminal_that_knows_ascii_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import xxhash
 
 try:
     from ._lksm import ffi, lib
-except ImportError as error:  # untested: a source tree without its compiled core
+except ModuleNotFoundError as error:  # others, as for want of memory, say themselves what is wrong
     raise ImportError(
         f"no compiled core beside {__file__}; if this is the source and lksm is installed too, start Python "
         "elsewhere or with -P"

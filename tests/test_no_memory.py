@@ -197,6 +197,46 @@ fine()
     )
 
 
+_COMMAND = """
+import os, resource, sys
+which, limit = getattr(resource, sys.argv[1]), int(sys.argv[2])
+sys.argv[1:] = sys.argv[3:]
+resource.setrlimit(which, (limit, limit))
+from lksm_command import main
+os.write(1, b"there\\n")
+sys.exit(main())
+"""
+
+
+@WITHOUT_SANITIZER
+@pytest.mark.parametrize(("which", "least", "most"), [("RLIMIT_AS", 18, 118), ("RLIMIT_DATA", 8, 66)])
+def test_the_command_with_little_memory(tmp_path: Path, which: str, least: int, most: int) -> None:
+    """Whatever memory there is, `lksm` does its work, or says why it cannot in one line, with status 2.
+
+    That is so once Python has got as far as the command. OpenBLAS, which numpy brings, ends the program
+    itself if it finds no memory, with a line of its own and status 1. Nothing keeps it from that, so it
+    happens to another process before.
+    """
+    pages("a a b").tofile(tmp_path / "image")
+    statuses = []
+    for limit in range(least << 20, most << 20, 3 << 19):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _COMMAND, which, str(limit), "scan", str(tmp_path / "image")],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "COVERAGE_PROCESS_CONFIG": ""},
+        )
+        if not done.stdout.startswith("there\n"):
+            continue  # Python had no memory itself
+        where = f"{which} {limit}: {done}"
+        assert done.returncode in (0, 2), where
+        assert done.stderr.count("\n") == (done.returncode == 2), where
+        assert done.stderr == "" or done.stderr.startswith("lksm: "), where
+        statuses.append(done.returncode)
+    assert statuses[0] == 2 and statuses[-1] == 0, statuses
+
+
 @WITHOUT_SANITIZER
 def test_no_room_to_map_a_file(tmp_path: Path) -> None:
     """A file of any kind that does not fit the address space is OutOfMemory with its name, and later fits."""

@@ -65,7 +65,7 @@ def _told(arguments: list[str]) -> int:
         complain(str(error) or "out of memory")
     except OSError as error:
         complain(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
-    except (LksmError, UsageError) as error:
+    except (ImportError, LksmError, UsageError) as error:  # some modules are imported when they are needed
         complain(str(error))
     return FAILED
 

@@ -22,8 +22,8 @@ def as_text(workload: Workload, outcomes: Sequence[Outcome]) -> str:
     nr_bytes = workload.nr_pages * workload.page_size
     head = (
         f"{printable(workload.name)}: {workload.nr_pages} pages of {workload.page_size} bytes, "
-        f"{human_bytes(nr_bytes)}, in {len(workload.processes)} "
-        f"{'process' if len(workload.processes) == 1 else 'processes'}\n"
+        f"{human_bytes(nr_bytes)}, in {workload.nr_processes} "
+        f"{'process' if workload.nr_processes == 1 else 'processes'}\n"
     )
     titles = ("shared", "sharing", "unshared", "volatile", "passes")
     columns = [
@@ -64,7 +64,7 @@ def as_json(comparisons: Sequence[Comparison], *, max_page_sharing: int, repeat:
                 "name": valid_text(workload.name),
                 "page_size": workload.page_size,
                 "pages": workload.nr_pages,
-                "processes": len(workload.processes),
+                "processes": workload.nr_processes,
                 "results": [dataclasses.asdict(outcome) for outcome in outcomes],
             }
             for workload, outcomes in comparisons

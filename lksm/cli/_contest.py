@@ -29,20 +29,19 @@ Areas = Sequence[npt.NDArray[Any]]  # the areas of one process
 
 @dataclass(frozen=True)
 class Workload:
-    """Processes, by their areas.
+    """Processes with memory, which is there when it is asked for.
 
-    expected: shared, sharing, unshared, if known beforehand. sources: what the areas are pages of, if files.
+    make: the areas of each process, once more at every call. expected: shared, sharing, unshared, if known
+    beforehand. sources: what the areas are pages of, if files.
     """
 
     name: str
-    processes: Sequence[Areas]
+    nr_pages: int
+    nr_processes: int
     page_size: int
+    make: Callable[[], Sequence[Areas]]
     expected: tuple[int, int, int] | None = None
     sources: Sequence[SourceProcess] = ()
-
-    @property
-    def nr_pages(self) -> int:
-        return sum(area.nbytes for areas in self.processes for area in areas) // self.page_size
 
     def expect_whole(self) -> None:
         """Raise `SourceError` if a file has shrunk: then nothing was compared."""
@@ -72,11 +71,13 @@ class Outcome:
     returned_bytes: int | None
 
 
-def run_kernel(workload: Workload, ksm: Ksm, interrupt: Callable[[], object]) -> Outcome:
+def run_kernel(
+    processes: Sequence[Areas], page_size: int, ksm: Ksm, interrupt: Callable[[], object]
+) -> Outcome:
     """Each process is a child with a private copy of its areas."""
     with ExitStack() as stack:
         children = []
-        for areas in workload.processes:
+        for areas in processes:
             child = stack.enter_context(Child())
             children.append(child)
             for area in areas:
@@ -94,13 +95,14 @@ def run_kernel(workload: Workload, ksm: Ksm, interrupt: Callable[[], object]) ->
             bookkeeping_bytes=bookkeeping_bytes(counters),
             frame_bytes=0,
             slab_bytes=None if slab is None or now_slab is None else now_slab - slab,
-            saved_bytes=_saved(counters, workload),
+            saved_bytes=counters["pages_sharing"] * page_size,
             returned_bytes=held - now_held,
         )
 
 
 def run_engine(
-    workload: Workload,
+    processes: Sequence[Areas],
+    page_size: int,
     policy: Literal["ksm", "lksm"],
     max_page_sharing: int,
     interrupt: Callable[[], object],
@@ -109,11 +111,11 @@ def run_engine(
     with Engine(
         threads=1,  # as ksmd
         policy=policy,
-        page_size=workload.page_size,
+        page_size=page_size,
         max_page_sharing=max_page_sharing,
         smart_scan=0,
     ) as engine:
-        for areas in workload.processes:
+        for areas in processes:
             engine.attach(list(areas), mergeable=True, frozen=policy == "lksm")
 
         def counted() -> Counts:
@@ -132,7 +134,7 @@ def run_engine(
             bookkeeping_bytes=sum(size for purpose, size in memory.items() if purpose != "frames"),
             frame_bytes=memory["frames"],
             slab_bytes=None,
-            saved_bytes=_saved(counters, workload),
+            saved_bytes=counters["pages_sharing"] * page_size,
             returned_bytes=None,
         )
 
@@ -158,8 +160,8 @@ def disagreement(workload: Workload, outcomes: Sequence[Outcome]) -> str | None:
 
 
 def split(pages: npt.NDArray[np.uint8], nr_processes: int) -> list[Areas]:
-    """The pages dealt out to processes in runs of equal length, as far as they go."""
-    return [[part] for part in np.array_split(pages, nr_processes) if len(part)]
+    """The pages dealt out to processes in runs of equal length."""
+    return [[part] for part in np.array_split(pages, nr_processes)]
 
 
 def _settle(
@@ -189,7 +191,3 @@ def _steady(counters: Counts) -> Counts:
 
 def _merged(counters: Counts) -> tuple[int, int, int]:
     return counters["pages_shared"], counters["pages_sharing"], counters["pages_unshared"]
-
-
-def _saved(counters: Counts, workload: Workload) -> int:
-    return counters["pages_sharing"] * workload.page_size

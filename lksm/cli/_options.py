@@ -32,9 +32,14 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_intermixed_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does it, which makes an error of its own of Ctrl-C in between."""
+        """As argparse does it, which makes an error of its own of Ctrl-C in between.
+
+        It also forgets about `--` in between. What comes after that are paths here.
+        """
+        end = args.index("--") + 1 if "--" in args else len(args)
+        paths = [f"./{word}" if word.startswith("-") else word for word in args[end:]]
         with held():
-            return super().parse_known_intermixed_args(args, namespace)
+            return super().parse_known_intermixed_args([*args[:end], *paths], namespace)
 
     def print_help(self, file: object = None) -> None:
         emit(self.format_help())

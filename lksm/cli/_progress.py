@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ._interrupt import held
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
@@ -21,38 +23,53 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if sys.stderr is not None and sys.stderr.isatty():
-            self._bars = _bars()
-            self._bars.start()
+            try:
+                with held():  # in the middle of an import, too, as in `main`
+                    self._bars = _bars()
+                    self._bars.start()
+            except BaseException:  # nobody calls __exit__
+                self._wipe()
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
+        try:
+            with held():
+                self._wipe()
+        except KeyboardInterrupt:
+            self._wipe()  # if it came just before it was held
+            raise
 
     def part(self, title: str) -> Report | None:
         """A function to call as (done, total) while this part goes on; None if nobody looks."""
         if self._bars is None:
             return None
         bars = self._bars
-        task = bars.add_task(title, total=None)
+        with held():  # what is drawn is drawn whole
+            task = bars.add_task(title, total=None)
 
         def report(done: int, total: int) -> None:
             bars.update(task, completed=done, total=total)
 
         return report
 
+    def _wipe(self) -> None:
+        if self._bars is not None and self._bars.live.is_started:
+            self._bars.stop()
+
 
 def _bars() -> Bars:
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from ._terminal import Terminal
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
+        console=Terminal(),
         transient=True,
     )

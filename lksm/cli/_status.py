@@ -6,6 +6,8 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ._interrupt import held
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
@@ -21,15 +23,20 @@ class Status:
 
     def __enter__(self) -> Status:
         if sys.stderr is not None and sys.stderr.isatty():
-            from rich.console import Console
+            with held():  # as in `main`
+                from ._terminal import Terminal
 
-            self._console = Console(file=sys.stderr)
+                self._console = Terminal()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.clear()
+        try:
+            self.clear()
+        except KeyboardInterrupt:
+            self.clear()  # if it came just before it was held
+            raise
 
     @property
     def is_shown(self) -> bool:
@@ -40,13 +47,24 @@ class Status:
         """Draw the line, unless it is there already."""
         if self._console is None or (self._live is not None and text == self._shown):
             return
+        with held():  # what is drawn is drawn whole
+            self._draw(self._console, text)
+
+    def clear(self) -> None:
+        """Wipe the line, so that something else may be written."""
+        if self._live is not None:
+            with held():
+                self._live.stop()
+                self._live = None
+
+    def _draw(self, console: Console, text: str) -> None:
         from rich.live import Live
         from rich.text import Text
 
         line = Text(text, no_wrap=True, overflow="ellipsis")
         if self._live is None:  # untested: a job that takes so long here that its line changes
             self._live = Live(
-                console=self._console,
+                console=console,
                 auto_refresh=False,
                 transient=True,
                 redirect_stdout=False,
@@ -55,9 +73,3 @@ class Status:
             self._live.start()
         self._live.update(line, refresh=True)
         self._shown = text
-
-    def clear(self) -> None:
-        """Wipe the line, so that something else may be written."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None

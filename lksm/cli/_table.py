@@ -6,6 +6,7 @@ import io
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
+from unicodedata import category, east_asian_width
 
 from ._output import printable
 
@@ -27,15 +28,29 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> str:
 
 def plain_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> str:
     """Columns two blanks apart, numbers to the right."""
+
+    def padded(cell: str, width: int, column: Column) -> str:
+        blanks = " " * (width - _nr_cells(cell))
+        return blanks + cell if column.is_number else cell + blanks
+
     lines = [[column.title for column in columns], *cells]
-    widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
+    widths = [max(map(_nr_cells, texts)) for texts in zip(*lines, strict=True)]
     return "".join(
         "  ".join(
-            cell.rjust(width) if column.is_number else cell.ljust(width)
-            for cell, width, column in zip(line, widths, columns, strict=True)
+            padded(cell, width, column) for cell, width, column in zip(line, widths, columns, strict=True)
         ).rstrip()
         + "\n"
         for line in lines
+    )
+
+
+def _nr_cells(text: str) -> int:
+    """How many letters wide it is on a terminal: some take two cells, and accents of their own none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if category(letter) in ("Mn", "Me") else 2 if east_asian_width(letter) in "WF" else 1
+        for letter in text
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 
 from ..errors import SourceError
 from ..kernel import Ksm, driving
+from ..memory import Region
 from ..sources import SourceProcess, load, synthetic
 from ._compared import Comparison, as_json, as_text
 from ._contest import Areas, Outcome, Workload, disagreement, median, run_engine, run_kernel, split
@@ -50,6 +52,9 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
     names = list(dict.fromkeys(options.workloads)) or ["half"]
     keep_out_of_dumps()
+    workloads = _workloads(names, options)
+    for workload in workloads:
+        _check_room(workload)
     comparisons: list[Comparison] = []
     is_different = False
     with stop_on_signals(-1) as stop:
@@ -59,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
 
         knobs = {"smart_scan": 0, "max_page_sharing": options.max_page_sharing}
         with driving(knobs, patience_seconds=_PATIENCE_SECONDS, interrupt=interrupt) as ksm:
-            for workload in _workloads(names, options):
+            for workload in workloads:
                 try:
                     outcomes = _contest(workload, ksm, knobs, options.repeat, stop)
                 finally:  # the kernel, which reads for itself, calls pages that are gone a bad address
@@ -82,43 +87,53 @@ def _check(stop: Stop) -> None:
 
 
 def _contest(workload: Workload, ksm: Ksm, knobs: dict[str, int], repeat: int, stop: Stop) -> list[Outcome]:
-    """All three in turns, as often as asked for."""
+    """All three in turns, as often as asked for. The pages are there meanwhile only."""
+    _check_room(workload)
+    processes, page_size = workload.make(), workload.page_size
     kernel: list[Outcome] = []
     upstream: list[Outcome] = []
     ours: list[Outcome] = []
     for _ in range(repeat):
         ksm.reset(knobs)
-        kernel.append(run_kernel(workload, ksm, lambda: _check(stop)))
+        kernel.append(run_kernel(processes, page_size, ksm, lambda: _check(stop)))
         limit = knobs["max_page_sharing"]
-        upstream.append(run_engine(workload, "ksm", limit, lambda: _check(stop)))
-        ours.append(run_engine(workload, "lksm", limit, lambda: _check(stop)))
+        upstream.append(run_engine(processes, page_size, "ksm", limit, lambda: _check(stop)))
+        ours.append(run_engine(processes, page_size, "lksm", limit, lambda: _check(stop)))
     return [median(kernel), median(upstream), median(ours)]
 
 
-def _workloads(names: Sequence[str], options: argparse.Namespace) -> Iterator[Workload]:
-    """Each page set is a workload; all files together are one more."""
-    files = [name for name in names if name not in synthetic.names()]
-    for name in names:
-        if name not in files:
-            _check_room(options.pages)
-            yield Workload(
-                name=name,
-                processes=split(
-                    synthetic.make(name, options.pages, page_size=mmap.PAGESIZE), options.processes
-                ),
-                page_size=mmap.PAGESIZE,
-                expected=_expected(name, options.pages, options.max_page_sharing),
-            )
+def _workloads(names: Sequence[str], options: argparse.Namespace) -> list[Workload]:
+    """Each page set is a workload; all files together, which are opened here, are one more."""
+    sets = [name for name in names if name in synthetic.names()]
+    files = [name for name in names if name not in sets]
+    workloads = [_of_set(name, options) for name in sets]
     if files:
-        found = [process for file in files for process in load(file, page_size=mmap.PAGESIZE).processes]
-        workload = Workload(
-            name=", ".join(process.name for process in found),
-            processes=[_areas(process) for process in found],
-            page_size=mmap.PAGESIZE,
-            sources=found,
-        )
-        _check_room(workload.nr_pages)
-        yield workload
+        workloads.append(_of_files(files))
+    return workloads
+
+
+def _of_set(name: str, options: argparse.Namespace) -> Workload:
+    nr_processes = min(options.processes, options.pages)
+    return Workload(
+        name=name,
+        nr_pages=options.pages,
+        nr_processes=nr_processes,
+        page_size=mmap.PAGESIZE,
+        make=lambda: split(synthetic.make(name, options.pages, page_size=mmap.PAGESIZE), nr_processes),
+        expected=_expected(name, options.pages, options.max_page_sharing),
+    )
+
+
+def _of_files(files: Sequence[str]) -> Workload:
+    found = [process for file in files for process in load(file, page_size=mmap.PAGESIZE).processes]
+    return Workload(
+        name=", ".join(process.name for process in found),
+        nr_pages=sum(_nr_pages(region) for process in found for region in process.regions),
+        nr_processes=len(found),
+        page_size=mmap.PAGESIZE,
+        make=lambda: [_areas(process) for process in found],
+        sources=found,
+    )
 
 
 def _expected(name: str, nr_pages: int, max_page_sharing: int) -> tuple[int, int, int] | None:
@@ -130,17 +145,26 @@ def _expected(name: str, nr_pages: int, max_page_sharing: int) -> tuple[int, int
 def _areas(process: SourceProcess) -> Areas:
     """The pages that are present, each physical page once."""
     return [
-        region.array if region.rows is None else region.array[np.unique(region.rows[region.rows >= 0])]
+        region.array if region.rows is None else region.array[_present(region.rows)]
         for region in process.regions
     ]
 
 
-def _check_room(nr_pages: int) -> None:
+def _nr_pages(region: Region) -> int:
+    """How many that are."""
+    return len(region.array if region.rows is None else _present(region.rows))
+
+
+def _present(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.unique(rows[rows >= 0])
+
+
+def _check_room(workload: Workload) -> None:
     """The kernel's processes hold copies, and what lksm reads stays: refused before anything swaps."""
-    needed, available = 2 * nr_pages * mmap.PAGESIZE, psutil.virtual_memory().available
+    needed, available = 2 * workload.nr_pages * workload.page_size, psutil.virtual_memory().available
     if needed > available:
         raise SourceError(
-            f"{nr_pages} pages need {needed} bytes, for them and for the kernel's copies; "
+            f"{workload.nr_pages} pages need {needed} bytes, for them and for the kernel's copies; "
             f"{available} are available"
         )
 

@@ -36,11 +36,18 @@ class Files:
 
     def write(self, name: str, value: object) -> None:
         """Store a value; OSError if there is no such file, or it does not take the value."""
-        descriptor = os.open(self.directory / name, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        path = str(self.directory / name)
+        descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(descriptor, f"{value}\n".encode())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from None
         finally:
             os.close(descriptor)
+
+    def expect_writable(self) -> None:
+        """OSError if nothing could be stored, as in a file system that is read-only."""
+        os.close(os.open(self.directory / "run", os.O_WRONLY | os.O_CLOEXEC))
 
     def knobs(self) -> dict[str, str]:
         """Every file that can be written, and what it says."""

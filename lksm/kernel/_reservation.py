@@ -34,11 +34,16 @@ def reserved(
 ) -> Iterator[None]:
     """Within the block nobody else who asks drives KSM; afterwards the knobs are as they were.
 
-    KsmUnavailable: another user of the lock did not end in time, or KSM merges for somebody who does not
-    know of it. `interrupt` is called again and again while this waits, and may raise.
+    KsmUnavailable: another user of the lock did not end in time, KSM merges for somebody who does not know
+    of it, or its knobs cannot be written. `interrupt` is called again and again while this waits, and may
+    raise.
     """
     with _opened(lock) as file:
         _take(file, patience_seconds, interrupt)
+        try:
+            files.expect_writable()
+        except OSError as error:
+            raise KsmUnavailable(f"{error.filename}: {error.strerror}") from None
         _repair(file, files)
         found = files.knobs()
         if found["run"] == "1" or files.number("pages_shared"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
 import lksm
@@ -149,11 +151,30 @@ def test_signals(knobs: dict[str, str], number: int) -> None:
     assert Files().knobs() == knobs
 
 
+def test_one_page_set_at_a_time(
+    lksm_command: Lksm, knobs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set is made when its turn comes, and gone before the next one is made."""
+    make = synthetic.make
+    made: list[weakref.ref[Any]] = []
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        assert all(ref() is None for ref in made)
+        pages = make(*arguments, **options)
+        made.append(weakref.ref(pages))
+        return pages
+
+    monkeypatch.setattr(synthetic, "make", noted)
+    compare(lksm_command, "pairs", "unique", "half", "--pages", 100)
+    assert len(made) == 3
+
+
 def test_without_root_or_ksm(lksm_command: Lksm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What is missing is one line, before any page is made."""
+    monkeypatch.setattr(synthetic, "make", None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(ksm_driver, "Files", lambda: Files(tmp_path))
-    assert lksm_command("compare", "half", "--pages", 10**12) == ""
+    assert lksm_command("compare", "half") == ""
     assert (lksm_command.status, lksm_command.err) == (2, "lksm: only root may drive the kernel's KSM\n")
     monkeypatch.setattr(ksm_driver, "Files", lambda: Files(tmp_path / "none"))
     assert lksm_command("compare") == ""
@@ -161,11 +182,29 @@ def test_without_root_or_ksm(lksm_command: Lksm, monkeypatch: pytest.MonkeyPatch
     assert lksm_command.err == f"lksm: the running kernel has no KSM: there is no {tmp_path}/none\n"
 
 
-def test_bad_usage(lksm_command: Lksm, knobs: dict[str, str], tmp_path: Path) -> None:
-    """Every mistake is one line and status 2."""
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The kernel's KSM must not even be reserved."""
+    reserved: list[object] = []
+    monkeypatch.setattr("lksm.cli.compare.driving", lambda *_, **__: reserved.append(_))
+    yield
+    assert reserved == []
+
+
+def test_bad_usage(lksm_command: Lksm, untouched: None, tmp_path: Path) -> None:
+    """Every mistake is one line and status 2, before anything is done."""
+    (tmp_path / "empty").touch()
+    (tmp_path / "core").write_bytes(b"\x7fELF" + bytes(5000))
+    (tmp_path / "hole").touch()
+    os.truncate(tmp_path / "hole", 1 << 20)
     for arguments, message in [
         ([tmp_path / "missing"], f"{tmp_path}/missing: No such file or directory"),
         (["uniqe"], "uniqe: No such file or directory"),
+        (["unique", "half", "uniqe"], "uniqe: No such file or directory"),
+        ([tmp_path], f"{tmp_path}: is a directory"),
+        ([tmp_path / "empty"], f"{tmp_path}/empty: is empty"),
+        ([tmp_path / "core"], f"{tmp_path}/core: "),
+        ([tmp_path / "hole"], f"{tmp_path}/hole: is a hole"),
         (["unique", "--pages", "0"], "--pages"),
         (["unique", "--processes", "x"], "--processes"),
         (["zero", "--max-page-sharing", "1"], "--max-page-sharing"),
@@ -174,6 +213,28 @@ def test_bad_usage(lksm_command: Lksm, knobs: dict[str, str], tmp_path: Path) ->
         assert lksm_command("compare", *arguments) == ""
         assert lksm_command.status == 2
         assert message in lksm_command.err and lksm_command.err.count("\n") == 1
+
+
+def test_files_without_room(
+    lksm_command: Lksm, untouched: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of all files together that do not fit twice are refused in one line, before anything is done."""
+    pages("a b c a").tofile(tmp_path / "one")
+    pages("b d a").tofile(tmp_path / "two")
+    available = 2 * 7 * 4096 - 1
+    memory = psutil.virtual_memory()._replace(available=available)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert lksm_command("compare", tmp_path / "one", tmp_path / "two") == ""
+    assert (lksm_command.status, lksm_command.err) == (
+        2,
+        "lksm: 7 pages need 57344 bytes, for them and for the kernel's copies; 57343 are available\n",
+    )
+
+
+def test_more_processes_than_pages(lksm_command: Lksm, knobs: dict[str, str]) -> None:
+    """A process has a page at least, however many processes are asked for."""
+    (workload,) = compare(lksm_command, "pairs", "--pages", 4, "--processes", 10**15)
+    assert (workload["pages"], workload["processes"]) == (4, 4)
 
 
 def test_help(lksm_command: Lksm) -> None:

@@ -10,24 +10,32 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import pty
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 import pytest
+import rich.progress
+from rich.console import Console
+from rich.live import Live
 
 import lksm_command
 from cgroups import new_group
 from helpers import pages
 from live_child import Child
-from run_lksm import NOT_OURS_UNDER_SANITIZER, PROGRAM
+from lksm.cli._progress import Progress
+from lksm.cli._status import Status
+from run_lksm import NOT_OURS_UNDER_SANITIZER, PROGRAM, start
+from small_workload import SMALL
 
 pytestmark = NOT_OURS_UNDER_SANITIZER
 
@@ -35,6 +43,11 @@ _NR_POINTS = int(os.environ.get("LKSM_INTERRUPTS", "60"))  # of all points, chos
 _MOST_SECONDS = 30  # for one command; then it says where it hangs
 _MARKS = {"scan": "begun", "go_on": "begun", "emit": "said"}  # by the functions that are entered then
 _PACKAGE = str(Path(sys.modules["lksm"].__file__ or "").parent)
+_BARS = (
+    f"{_PACKAGE}/cli/_progress.py",
+    f"{_PACKAGE}/cli/_terminal.py",
+    f"{Path(rich.__file__).parent}/live.py",
+)
 
 
 class Ran(NamedTuple):
@@ -48,16 +61,28 @@ class Ran(NamedTuple):
     said: int
 
 
-def ran(tmp_path: Path, arguments: list[str], point: int, before: Callable[[], object] | None = None) -> Ran:
-    """Run the program in a fork, interrupted when the line number `point` is about to run (0: never)."""
+def ran(
+    tmp_path: Path,
+    arguments: list[str],
+    point: int,
+    before: Callable[[], object] | None = None,
+    counted: tuple[str, ...] = (_PACKAGE,),
+    terminal: Terminal | None = None,
+) -> Ran:
+    """Run the program in a fork, interrupted when the line number `point` is about to run (0: never).
+
+    Lines count of files whose paths begin as in `counted`. Standard error is a file, or the terminal.
+    """
     files = [tmp_path / name for name in ("out", "err", "points")]
     pid = os.fork()
     if pid == 0:
         try:
             for number, file in enumerate(files[:2], 1):
                 os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            if terminal is not None:
+                os.dup2(terminal.theirs, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            os._exit(_run_traced(arguments, point, files[2], before))
+            os._exit(_run_traced(arguments, point, files[2], before, counted))
         except BaseException:
             sys.excepthook(*sys.exc_info())
             sys.stderr.flush()
@@ -66,15 +91,23 @@ def ran(tmp_path: Path, arguments: list[str], point: int, before: Callable[[], o
     _, status = os.waitpid(pid, 0)
     out, err, points = (file.read_text() if file.exists() else "" for file in files)
     assert points, (point, out, err)
+    if terminal is not None:
+        err = terminal.seen()
     return Ran(os.waitstatus_to_exitcode(status), out, err, *map(int, points.split()))
 
 
-def _run_traced(arguments: list[str], point: int, points: Path, before: Callable[[], object] | None) -> int:
+def _run_traced(
+    arguments: list[str],
+    point: int,
+    points: Path,
+    before: Callable[[], object] | None,
+    counted: tuple[str, ...],
+) -> int:
     seen = {"points": 0, "begun": 0, "said": 0}
 
     def count(frame: FrameType, event: str, _: Any) -> Any:
         if event == "call":
-            if not frame.f_code.co_filename.startswith(_PACKAGE):
+            if not frame.f_code.co_filename.startswith(counted):
                 return None
             name = _MARKS.get(frame.f_code.co_name, "points")
             seen[name] = seen[name] or seen["points"]
@@ -111,6 +144,61 @@ def _interrupter() -> int:
         os._exit(0)
     os.close(listen)
     return ask
+
+
+class Terminal:
+    """A terminal of which we see what is written to it; there must be room for all of it."""
+
+    def __init__(self) -> None:
+        self._ours, self.theirs = pty.openpty()
+
+    def seen(self) -> str:
+        """What has been written since the last time; as that takes its time, something comes after it."""
+        os.write(self.theirs, b"\0")
+        text = b""
+        while not text.endswith(b"\0"):
+            text += os.read(self._ours, 65536)
+        return text[:-1].decode()
+
+    def close(self) -> None:
+        os.close(self._ours)
+        os.close(self.theirs)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """A terminal that can do what most can."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def left_on(text: str) -> str:
+    """The lines that somebody sees who has a terminal on which the text was written."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|.", text, re.DOTALL):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part == "\x1b[1A":
+            row -= 1
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif not part.startswith("\x1b"):
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + 1 :]
+            column += 1
+        else:
+            assert part.endswith("m") or part in ("\x1b[?25l", "\x1b[?25h"), part
+    return "\n".join(lines).rstrip()
+
+
+def has_a_cursor(text: str) -> bool:
+    """Is the cursor to be seen on a terminal on which the text was written?"""
+    return text.rfind("\x1b[?25l") <= text.rfind("\x1b[?25h")
 
 
 def _expect_interrupted(done: Ran, point: int) -> None:
@@ -171,6 +259,81 @@ def test_scan_of_live_processes(tmp_path: Path, rounds: str) -> None:
             done = ran(tmp_path, command, point)
             _expect_interrupted(done, point)
         assert child.ask("1 + 1") == 2
+
+
+@pytest.mark.parametrize("command", [["scan", "IMAGE"], ["simulate", "WORKLOAD", "--policy", "ksm"]])
+def test_bars_on_a_terminal(tmp_path: Path, image: Path, terminal: Terminal, command: list[str]) -> None:
+    """While bars are put up, drawn and wiped: then there is a cursor, and nothing is left of the bars."""
+    (tmp_path / "small.toml").write_text(SMALL.replace("30_000", "1_000"))
+    names = {"IMAGE": str(image), "WORKLOAD": str(tmp_path / "small.toml")}
+    command = [names.get(word, word) for word in command]
+    whole = ran(tmp_path, command, 0, counted=_BARS, terminal=terminal)
+    assert (whole.status, left_on(whole.err)) == (0, "")
+    assert "\x1b[2K" in whole.err
+    nr_interrupted = 0
+    for point in points_to_try(whole.points):
+        done = ran(tmp_path, command, point, counted=_BARS, terminal=terminal)
+        where = f"at line {point} of {whole.points}: {done}"
+        assert has_a_cursor(done.err), where
+        assert (done.status, left_on(done.err)) in [(130, "lksm: interrupted"), (0, "")], where
+        nr_interrupted += done.status
+    assert nr_interrupted > 0
+
+
+@pytest.mark.parametrize("shown", [Progress, Status])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", [Live.start, Live.refresh, Live.stop, Console.set_live, Console.clear_live])
+def test_a_terminal_at_a_certain_moment(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, shown: type[Progress | Status], when: str, step: Any
+) -> None:
+    """Right before or after a step of putting up or wiping: all is wiped, and standard error is as it was."""
+    theirs = os.fdopen(os.dup(terminal.theirs), "w")
+    monkeypatch.setattr(sys, "stderr", theirs)
+    times: list[int] = []
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        times.append(len(times))
+        if when == "before" and len(times) == 1:
+            signal.raise_signal(signal.SIGINT)
+        result = step(*arguments, **options)
+        if when == "after" and len(times) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    def show() -> None:
+        with shown() as now:
+            if isinstance(now, Status):
+                now.show("a line")
+            else:
+                now.part("a bar")
+
+    monkeypatch.setattr(f"{step.__module__}.{step.__qualname__}", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            show()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert sys.stderr is theirs
+    theirs.close()
+    text = terminal.seen()
+    assert has_a_cursor(text) and left_on(text) == "", text
+
+
+def test_a_terminal_is_left_by_every_signal(terminal: Terminal) -> None:
+    """A program that is ended without being asked leaves a cursor too, as it never hides it."""
+    with Child("memory = private(2); fill(memory, 0, 1)") as child:
+        command = ["scan", "--rounds", "2", "--interval", "600", "--pid", str(child.pid)]
+        process = start(*command, stderr=terminal.theirs)
+        text = ""
+        deadline = time.monotonic() + 60
+        while "\x1b[2K" not in text and time.monotonic() < deadline:
+            time.sleep(0.01)
+            text += terminal.seen()
+        process.kill()
+        process.communicate(timeout=60)
+    text += terminal.seen()
+    assert "\x1b[2K" in text and has_a_cursor(text), text
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from helpers import content, pages
 from live_child import Child
 from lksm.cli._output import human_bytes, printable, valid_text
+from lksm.cli._table import Column, plain_table
 from run_lksm import Lksm, run
 
 HOSTILE = [
@@ -53,6 +54,36 @@ def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert r"\xff\xfe.raw" in done.stdout
     assert done.stderr == f"lksm: {tmp_path}/\\xff\\xfe.rawmissing: No such file or directory\n"
+
+
+@pytest.mark.parametrize("name", ["-dash", "--top", "--", "-"])
+def test_names_like_options(
+    lksm_command: Lksm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """After `--` a name may look like an option, first among the sources or not, after options too."""
+    monkeypatch.chdir(tmp_path)
+    pages("a a").tofile(name)
+    pages("b").tofile("other")
+    for before in ([], ["other"], ["--page-size", "4096"]):
+        for after in ([], ["other"]):
+            found = lksm_command.scan(*before, "--", name, *after)
+            assert (lksm_command.status, lksm_command.err) == (0, "")
+            names = [word for word in [*before, name, *after] if word in (name, "other")]
+            assert [row["name"] for row in found["processes"]] == list(dict.fromkeys(names))
+    assert "merged" in lksm_command("explain", "--address", "0", "--", name)
+    lksm_command("scan", "--pid", "1", str(2**31 - 1), "--", "-missing", name)
+    assert f"lksm: pid {2**31 - 1}: " in lksm_command.err and "lksm: ./-missing: " in lksm_command.err
+    lksm_command("simulate", "--", "-missing.toml")
+    assert lksm_command.err == "lksm: ./-missing.toml: No such file or directory\n"
+
+
+def test_wide_and_combining_letters_in_a_table() -> None:
+    """Columns begin where they should on a terminal, which gives some letters two cells and some none."""
+    cells = {"漢字": 4, "한국어": 6, "e\u0301a\u0308": 2, "नमस्ते": 4, "größe": 5, "plain": 5}
+    text = plain_table([Column("name"), Column("x", is_number=True)], [[name, "1"] for name in cells])
+    assert text.splitlines()[1:] == [name + " " * (6 - width) + "  1" for name, width in cells.items()]
+    text = plain_table([Column("number", is_number=True)], [[name] for name in cells])
+    assert text.splitlines()[1:] == [" " * (6 - width) + name for name, width in cells.items()]
 
 
 def test_a_terminal_that_knows_ascii_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

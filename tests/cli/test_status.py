@@ -274,6 +274,55 @@ def test_running_out_of_memory_is_one_line(
         assert (lksm_command.status, lksm_command.err) == (2, f"lksm: {expected}\n")
 
 
+_BROKEN = """
+import sys
+from importlib.machinery import ModuleSpec
+wanted, sys.argv = sys.argv[1:], ["lksm", "scan", "/dev/null"]
+
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        return ModuleSpec(name, self) if name == wanted[0] else None
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        raise eval(wanted[1])
+
+def told(error, cause):
+    error.__cause__ = cause
+    return error
+
+sys.meta_path.insert(0, Broken())
+from lksm_command import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "error", "expected"),
+    [
+        ("lksm._lksm", "ModuleNotFoundError('none')", "no compiled core beside "),
+        ("lksm._lksm", "ImportError('_lksm.so: failed to map segment')", "_lksm.so: failed to map segment\n"),
+        ("numpy", "ModuleNotFoundError(\"No module named 'numpy'\")", "No module named 'numpy'\n"),
+        ("numpy", "told(ImportError('Please\\nread'), ImportError('libblas.so: no'))", "libblas.so: no\n"),
+        ("numpy", "told(ImportError('Please\\nread'), MemoryError())", "out of memory\n"),
+        ("numpy", "ImportError('\\n\\na long\\nstory\\n')", "a long\n"),
+        ("numpy", "MemoryError", "out of memory\n"),
+        (
+            "numpy",
+            "OSError(12, 'Cannot allocate memory', '/lib/numpy')",
+            "/lib/numpy: Cannot allocate memory\n",
+        ),
+        ("lksm.cli.scan", "ImportError('scan: failed to map segment')", "scan: failed to map segment\n"),
+    ],
+)
+def test_lksm_cannot_be_imported(module: str, error: str, expected: str) -> None:
+    """A broken installation, or no memory for importing, is one line that says so, and status 2."""
+    command = [sys.executable, "-P", "-c", _BROKEN, module, error]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.startswith(f"lksm: {expected}")
+
+
 def test_what_a_scan_of_a_file_imports(image: Path) -> None:
     """Scanning an image imports neither rich, psutil nor pyelftools, and nor does `import lksm`."""
     watch = "print(sorted({'rich', 'psutil', 'elftools'} & sys.modules.keys()), file=sys.stderr)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -115,6 +116,33 @@ def test_in_use(files: Files, name: str, value: str) -> None:
     with pytest.raises(KsmUnavailable, match=r"^KSM is in use: "), reserve(files):
         pass
     assert texts(files) == before
+
+
+def test_knobs_that_cannot_be_written(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a store is refused, as in a file system that is read-only, one line says so; no note stays."""
+    opened = os.open
+
+    def read_only(path: Path, flags: int, *mode: int) -> int:
+        if flags & os.O_WRONLY and Path(path).parent == files.directory:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(KsmUnavailable, match=r"/ksm/run: Read-only file system$"), reserve(files):
+        pass
+    assert lock_of(files).read_text() == ""
+
+
+def test_a_store_that_fails(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file."""
+
+    def fail(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(OSError, match="Cannot allocate memory") as caught:
+        files.write("run", 2)
+    assert caught.value.filename == str(files.directory / "run")
 
 
 def test_one_at_a_time(files: Files) -> None:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 
 _FAILED, _INTERRUPTED = 2, 130
 _AMPLE_BYTES = 1 << 30  # several times what importing lksm takes
 _MARGIN_BYTES = 1 << 20
+_PATIENCE_SECONDS = 30
 
 
 def main() -> int:
@@ -49,8 +51,9 @@ def main() -> int:
 def _can_be_imported() -> bool:
     """False if lksm cannot, and that has been told; MemoryError if trying would end the program.
 
-    numpy's OpenBLAS does that if it finds no memory. So where there is little, another process tries it, with
-    a bit less, as no two processes need quite the same.
+    numpy's OpenBLAS does that if it finds no memory, and Python itself may crash, or wait for a lock that it
+    holds. So where there is little, another process tries it, with a bit less, as no two processes need quite
+    the same.
     """
     import resource
 
@@ -58,12 +61,16 @@ def _can_be_imported() -> bool:
     little = {which: limit for which, limit in limits.items() if 0 <= limit[0] < _AMPLE_BYTES}
     if not little:
         return True
+    stderr = 2
     pid = os.fork()
     if pid == 0:
         try:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(_PATIENCE_SECONDS)
+            nowhere = os.open(os.devnull, os.O_WRONLY)  # which is 2 if that was closed
             stderr = os.dup(2)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # OpenBLAS has something to say
+            os.dup2(nowhere, 2)  # OpenBLAS has something to say
             for which, (soft, hard) in little.items():
                 resource.setrlimit(which, (max(0, soft - _MARGIN_BYTES), hard))
             import lksm.cli  # noqa: F401
@@ -81,7 +88,8 @@ def _can_be_imported() -> bool:
 
 
 def _complain(stderr: int, error: BaseException) -> None:
-    os.write(stderr, f"lksm: {_reason(error)}\n".encode(errors="backslashreplace"))
+    with suppress(OSError):
+        os.write(stderr, f"lksm: {_reason(error)}\n".encode(errors="backslashreplace"))
 
 
 def _reason(error: BaseException) -> str:

@@ -214,8 +214,8 @@ def test_the_command_with_little_memory(tmp_path: Path, which: str, least: int, 
     """Whatever memory there is, `lksm` does its work, or says why it cannot in one line, with status 2.
 
     That is so once Python has got as far as the command. OpenBLAS, which numpy brings, ends the program
-    itself if it finds no memory, with a line of its own and status 1. Nothing keeps it from that, so it
-    happens to another process before.
+    itself if it finds no memory, with a line of its own and status 1, and Python may crash or hang. Nothing
+    keeps them from that, so it happens to another process before.
     """
     pages("a a b").tofile(tmp_path / "image")
     statuses = []

@@ -16,13 +16,19 @@ Report = Callable[[int, int], None]
 
 
 class Progress:
-    """Bars for the parts of one job, wiped when the block ends."""
+    """Bars for the parts of one job, wiped when the block ends.
+
+    >>> with Progress() as progress, progress:
+
+    Entered twice, for where Ctrl-C comes as the inner block is left, before that has begun to wipe anything,
+    the outer one is left as well.
+    """
 
     def __init__(self) -> None:
         self._bars: Bars | None = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr is not None and sys.stderr.isatty():
+        if self._bars is None and sys.stderr is not None and sys.stderr.isatty():
             try:
                 with held():  # in the middle of an import, too, as in `main`
                     self._bars = _bars()
@@ -35,12 +41,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            with held():
-                self._wipe()
-        except KeyboardInterrupt:
-            self._wipe()  # if it came just before it was held
-            raise
+        with held():
+            self._wipe()
 
     def part(self, title: str) -> Report | None:
         """A function to call as (done, total) while this part goes on; None if nobody looks."""
@@ -72,4 +74,5 @@ def _bars() -> Bars:
         TimeRemainingColumn(),
         console=Terminal(),
         transient=True,
+        redirect_stdout=False,  # data come when all is wiped
     )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import psutil
 
 from ..errors import SourceError
-from ..kernel import Ksm, driving
+from ..kernel import Ksm, driving, expect_drivable
 from ..memory import Region
 from ..sources import SourceProcess, load, synthetic
 from ._compared import Comparison, as_json, as_text
@@ -51,6 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     """Compare and report; returns the exit status."""
     options = _parser().parse_intermixed_args(arguments)
     names = list(dict.fromkeys(options.workloads)) or ["half"]
+    expect_drivable()
     keep_out_of_dumps()
     workloads = _workloads(names, options)
     for workload in workloads:

@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     if not wanted.paths and not wanted.pids:
         raise UsageError("nothing to explain: name a SOURCE or --pid (see lksm explain --help)")
     target = wanted.paths[0] if wanted.paths else f"pid {wanted.pids[0]}"
-    with Progress() as progress:
+    with Progress() as progress, progress:
         loaded = load_sources(wanted, progress)
         found = [index for index, process in enumerate(loaded.processes) if process.source == target]
         if not found:

@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
     began = time.monotonic()
     report, is_said = "", False
     try:
-        with Progress() as progress:
+        with Progress() as progress, progress:
             loaded = load_sources(wanted, progress)
             with Session(
                 loaded, wanted, rounds=options.rounds, max_page_sharing=options.max_page_sharing

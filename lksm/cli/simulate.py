@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _simulate(name: str, policies: Sequence[str], seed: int) -> Results:
     workload = load(name)
-    with Progress() as progress:
+    with Progress() as progress, progress:
         report = progress.part("writing the script")
         script = write_script(workload, seed)
         if report is not None:

@@ -10,6 +10,6 @@ Needs root. The tests and `lksm compare` use it; the engine knows nothing of it.
 from ._child import Child
 from ._errors import KsmUnavailable
 from ._files import Files
-from .driver import COUNTERS, Ksm, driving
+from .driver import COUNTERS, Ksm, driving, expect_drivable
 
-__all__ = ["COUNTERS", "Child", "Files", "Ksm", "KsmUnavailable", "driving"]
+__all__ = ["COUNTERS", "Child", "Files", "Ksm", "KsmUnavailable", "driving", "expect_drivable"]

@@ -50,6 +50,16 @@ _LOOK_SECONDS = 0.0002
 _PASS_SECONDS = 600.0  # nothing takes that long; something is wrong
 
 
+def expect_drivable() -> Files:
+    """The files of the kernel's KSM; KsmUnavailable where it plainly cannot be driven. Nothing is touched."""
+    files = Files()
+    if not files.is_there():
+        raise KsmUnavailable(f"the running kernel has no KSM: there is no {files.directory}")
+    if os.geteuid() != 0:
+        raise KsmUnavailable("only root may drive the kernel's KSM")
+    return files
+
+
 @contextmanager
 def driving(
     knobs: Mapping[str, object] | None = None,
@@ -62,11 +72,7 @@ def driving(
     KsmUnavailable says why not: no root, no KSM, others use it, or it lacks one of the knobs. `interrupt`
     is called again and again while something is waited for, and may raise.
     """
-    files = Files()
-    if not files.is_there():
-        raise KsmUnavailable(f"the running kernel has no KSM: there is no {files.directory}")
-    if os.geteuid() != 0:
-        raise KsmUnavailable("only root may drive the kernel's KSM")
+    files = expect_drivable()
     ksmd = _find_ksmd()
     with (
         reserved(files, lock=LOCK, patience_seconds=patience_seconds, interrupt=interrupt),

@@ -32,6 +32,7 @@ import lksm_command
 from cgroups import new_group
 from helpers import pages
 from live_child import Child
+from lksm.cli import main
 from lksm.cli._progress import Progress
 from lksm.cli._status import Status
 from run_lksm import NOT_OURS_UNDER_SANITIZER, PROGRAM, start
@@ -301,7 +302,7 @@ def test_a_terminal_at_a_certain_moment(
         return result
 
     def show() -> None:
-        with shown() as now:
+        with shown() as now, now:
             if isinstance(now, Status):
                 now.show("a line")
             else:
@@ -318,6 +319,36 @@ def test_a_terminal_at_a_certain_moment(
     theirs.close()
     text = terminal.seen()
     assert has_a_cursor(text) and left_on(text) == "", text
+
+
+@pytest.mark.parametrize("command", ["scan IMAGE", "explain IMAGE --address 0", "simulate WORKLOAD"])
+def test_a_terminal_when_the_job_is_done(
+    tmp_path: Path,
+    image: Path,
+    terminal: Terminal,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    """As `__exit__` is entered, before it has done anything: all is wiped, and a scan prints its report."""
+    (tmp_path / "small.toml").write_text(SMALL.replace("30_000", "1_000"))
+    names = {"IMAGE": str(image), "WORKLOAD": str(tmp_path / "small.toml")}
+    leave, times = Progress.__exit__, []
+
+    def interrupted(*arguments: Any) -> None:
+        times.append(len(times))
+        if len(times) == 1:
+            raise KeyboardInterrupt
+        leave(*arguments)
+
+    monkeypatch.setattr(Progress, "__exit__", interrupted)
+    with open(os.dup(terminal.theirs), "w") as theirs:
+        monkeypatch.setattr(sys, "stderr", theirs)
+        assert main([names.get(word, word) for word in command.split()]) == 130
+        assert sys.stderr is theirs
+    text = terminal.seen()
+    assert "\x1b[2K" in text and left_on(text) == "lksm: interrupted"
+    assert capsys.readouterr().out.count("merging saves") == command.startswith("scan")
 
 
 def test_a_terminal_is_left_by_every_signal(terminal: Terminal) -> None:

@@ -5,7 +5,7 @@
 #define _DEFAULT_SOURCE		/* anonymous memory and its huge pages are no part of C or POSIX */
 #include "arena.h"
 
-#include "pool.h"
+#include "memory.h"
 
 #include <sys/mman.h>
 

@@ -8,7 +8,7 @@
 #ifndef FILTER_H
 #define FILTER_H
 
-#include "mm_slot.h"
+#include "region.h"
 
 #define FILTER_MAX_CONFLICTS 2	/* regions of other sizes met: then the key says nothing */
 

@@ -4,7 +4,7 @@
 #include "index.h"
 
 #include "filter.h"
-#include "mm_slot.h"
+#include "region.h"
 #include "zero.h"
 
 /* A chain stands for the bytes that all its dups have. */

@@ -1,29 +1,17 @@
 /*
- * pool.h - where all memory of an engine comes from; with arena.c the only one to ask the system for it.
+ * pool.h - memory for what there is much of, most of it in huge pages.
  *
- * memory_*: blocks of any size, booked under a purpose. pool_*: objects of one size named by 31-bit
- * references. frame_*: the bytes of copied pages.
+ * table_*: large blocks. frame_*: the bytes of copied pages. pool_*: objects of one size named by 31-bit
+ * references.
  */
 #ifndef POOL_H
 #define POOL_H
 
-#include "types.h"
+#include "memory.h"
 
-/* Counts an allocation: is it not one that a test wants to fail? */
-bool memory_may_grow(struct memory *memory);
-/* Zeroed memory, or NULL. */
-void *memory_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size);
-/* NULL is fine and does nothing. @size is what was asked for. */
-void memory_free(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t size);
-/* Grows or shrinks; new bytes are zero. NULL leaves the old block as it was. */
-void *memory_resize(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t old_size,
-		    size_t new_size);
 /* As memory_alloc(), for tables that are entered at random: large ones lie in huge pages. */
 void *table_alloc(struct memory *memory, enum lksm_purpose purpose, size_t size);
 void table_free(struct memory *memory, enum lksm_purpose purpose, void *bytes, size_t size);
-/* The struct memory itself lives in the engine, which has to come from somewhere; @size is whole cache lines. */
-void *memory_alloc_first(size_t size);
-void memory_free_first(void *bytes);
 
 /* Room for one page, aligned to a cache line, not zeroed; or NULL. */
 uint8_t *frame_alloc(struct memory *memory, uint64_t page_size);

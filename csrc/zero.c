@@ -8,8 +8,8 @@
  */
 #include "zero.h"
 
-#include "mm_slot.h"
 #include "probing.h"
+#include "region.h"
 
 /* --- the zero map ---------------------------------------------------------------------------- */
 

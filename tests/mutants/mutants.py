@@ -315,7 +315,7 @@ MUTANTS = [
     Mutant("lksm.c", "engine->scan_round = 0;", ";", "after unmerge the old round goes on"),
     Mutant("lksm.c", "engine->cursor.slot->started = now;", ";", "a stopped scan seems to go on"),
     Mutant(
-        "mm_slot.c",
+        "region.c",
         "physical_remove(&region->slot->index->physical, ref);",
         ";",
         "an item that is gone keeps its address",
@@ -341,7 +341,7 @@ MUTANTS = [
         "a filter outlives its regions",
     ),
     Mutant("pool.c", "memset(object, 0, pool->object_size);", ";", "an object is not new"),
-    Mutant("pool.c", "memory->reserved[purpose] -= old_size;", ";", "a block that grows is booked twice"),
+    Mutant("memory.c", "memory->reserved[purpose] -= old_size;", ";", "a block that grows is booked twice"),
     Mutant(
         "arena.c",
         "if (slab->nr_free == slab->nr_blocks)\n\t\tslab_destroy(arena, slab);",
@@ -547,26 +547,26 @@ MUTANTS = [
     Mutant("smart_scan.c", "if (age < MAX_AGE)", "if (true)", "the oldest page is young again"),
     # --- joining
     Mutant(
-        "mm_slot.c",
+        "region.c",
         "joins = !region->flags[page];",
         "joins = !(region->flags[page] & ~PAGE_OPTED_OUT);",
         "a page that was opted out joins",
     ),
     Mutant(
-        "mm_slot.c",
+        "region.c",
         "joins = !region->flags[page];",
         "joins = !(region->flags[page] & ~PAGE_UNMAPPED);",
         "an unmapped page joins",
     ),
     Mutant(
-        "mm_slot.c",
+        "region.c",
         "joins = !region->flags[page];",
         "joins = !(region->flags[page] & ~PAGE_MERGEABLE);",
         "a page that has joined joins again",
     ),
-    Mutant("mm_slot.c", "nr_joined += joins;", ";", "pages that join are not counted"),
+    Mutant("region.c", "nr_joined += joins;", ";", "pages that join are not counted"),
     Mutant(
-        "mm_slot.c",
+        "region.c",
         "region->nr_mergeable += nr_joined;",
         "region->nr_mergeable = nr_joined;",
         "pages that had joined before are counted no more",
@@ -593,9 +593,9 @@ MUTANTS = [
     ),
     Mutant("arena.c", "arena_unmap(slab, slab->size);", ";", "slabs leak"),
     Mutant("arena.c", "nr_bytes < SMALL ?", "nr_bytes > SMALL ?", "the first slab is the large one"),
-    Mutant("pool.c", "if (!resized)\n\t\treturn NULL;", "", "memory is moved to nowhere"),
+    Mutant("memory.c", "if (!resized)\n\t\treturn NULL;", "", "memory is moved to nowhere"),
     Mutant(
-        "pool.c",
+        "memory.c",
         "memset(resized + old_size, 0, new_size - old_size);",
         ";",
         "what memory grows by is not zero",

@@ -141,7 +141,7 @@ static uint32_t chain_create(struct index *index, uint32_t ref)
 	return chain_ref;
 }
 
-/* The chain is in the tree no more. Its @copy of the bytes goes with it, unless that is NULL: then a dup has it. */
+/* The chain is in the tree no more. Its @copy of the bytes goes with it; NULL: it has none, or a dup keeps that. */
 static void chain_destroy(struct index *index, uint32_t chain_ref, const uint8_t *copy)
 {
 	struct engine *engine = index->engine;

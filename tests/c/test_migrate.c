@@ -299,7 +299,14 @@ static void test_aliases_move_together(void)
 	EXPECT_EQUAL(lksm_process_fork(machine.processes[0], &child), LKSM_OK);
 	full(machine.engine);
 	EXPECT_COUNTERS(machine.engine, 1, 1, 1);
-	EXPECT_EQUAL(lksm_process_move(child, 0, 1, 1), LKSM_OK);
+	for (int nth = 1; nth <= 2; nth++) {	/* room to note nodes, of the page and of the one that stands for it */
+		machine.engine->memory.fail_at = machine.engine->memory.nr_allocations + 1;
+		EXPECT_EQUAL(lksm_process_move(child, 0, 1, 1), LKSM_NO_MEMORY);
+		EXPECT_EQUAL(node_of_page(machine.processes[0], 1)->memory_node, 0);
+		machine.engine->memory.fail_at = machine.engine->memory.nr_allocations + 2;
+		EXPECT_EQUAL(lksm_process_move(child, 0, 1, 1), nth == 1 ? LKSM_NO_MEMORY : LKSM_OK);
+		fail_no_more(machine.engine);
+	}
 	EXPECT_EQUAL(node_of_page(machine.processes[0], 1)->memory_node, 1);
 	full(machine.engine);
 	EXPECT_COUNTERS(machine.engine, 1, 1, 1);

@@ -1,7 +1,9 @@
 /*
- * ahead.c - steps, each so many pages ahead that a miss is hidden behind the visits in between. They must not be many more
- * where nobody helps: the sampled lines of all pages share one set of the first-level cache, and would drive each other
- * out. Who helps needs time, so then the steps in front of a task and behind it are LEAD pages apart.
+ * ahead.c - steps, each so many pages ahead that a miss is hidden behind the visits in between. One page takes each step
+ * before a visit, not many at a time: so memory is busy while the visit computes. Who helps needs time, so then the
+ * steps in front of an errand and behind it are LEAD pages farther apart.
+ *
+ *     lines --> samples, which may send for hashes --> roots --> objects --> twins, which send for compares --> visits
  */
 #include "ahead.h"
 
@@ -11,26 +13,27 @@
 #include "mm_slot.h"
 #include "smart_scan.h"
 
-#define ASK_FOR_LINES 12	/* pages ahead: sampled lines are asked for */
-#define TAKE_SAMPLE 9		/* they are here; if it has been deepened the whole page is asked for, or its hash */
-#define ASK_FOR_ROOTS 8		/* with that the key is known, the roots are asked for */
+/* Pages ahead: */
+#define ASK_FOR_LINES 12	/* sampled lines are asked for */
+#define TAKE_SAMPLE 9		/* they are here; if it has been deepened the whole page is asked for */
+#define ASK_FOR_ROOTS 8		/* with that, or its hash, the key is known, and the roots are asked for */
 #define ASK_FOR_OBJECTS 6	/* the objects at the roots are asked for */
-#define FETCH_RESULT 5		/* what another thread has written is fetched */
-#define FIND_TWIN 3		/* the object with the same key is looked for, and a compare is asked for */
-#define ASK_FOR_TWIN 1		/* nobody has begun with it: its page is asked for, and the page itself */
-#define LEAD 48			/* tasks that may wait */
+#define FIND_TWIN 4		/* the object with the same key is looked for, and a compare is wanted */
+#define ASK_FOR_TWIN 3		/* up to here what will be read is asked for, if nobody else reads it */
+#define LEAD 32			/* that an errand may wait */
 #define PAGES_ALONE 16		/* places where nobody helps: fewer, so that they stay in the cache */
 #define STRETCH_BYTES (1 << 21)	/* are mapped together */
 #define MAPPED_BYTES (1 << 16)	/* of a file, by the kernel, around a byte that is read */
-_Static_assert(ASK_FOR_LINES + 2 * LEAD < AHEAD_PAGES, "the farthest step");
+_Static_assert(ASK_FOR_LINES + 2 * LEAD < AHEAD_PAGES - GROUP_PAGES, "the farthest step");
 _Static_assert(ASK_FOR_LINES < PAGES_ALONE, "the farthest step where nobody helps");
+_Static_assert(LEAD % GROUP_PAGES == 0, "whole groups");
 
 static struct foreseen *foreseen_at(struct engine *engine, uint64_t page)
 {
-	return &engine->helpers.foreseen[page & engine->ahead.mask];
+	return &engine->ahead.foreseen[page & engine->ahead.mask];
 }
 
-/* The place of the page is free for another one; nobody works for it any more. */
+/* The place of the page is free for another one. Nobody works for it any more. */
 static void forget(struct engine *engine, uint64_t page)
 {
 	struct ahead_page *ahead = ahead_page(engine, page);
@@ -38,7 +41,6 @@ static void forget(struct engine *engine, uint64_t page)
 
 	if (!ahead->bytes)
 		return;
-	helpers_settle(foreseen);
 	foreseen->has_hash = foreseen->is_compared = foreseen->is_frame = false;
 	*ahead = (struct ahead_page){ 0 };
 	engine->ahead.nr_wanted--;
@@ -46,9 +48,37 @@ static void forget(struct engine *engine, uint64_t page)
 
 void ahead_reset(struct engine *engine)
 {
-	for (uint64_t i = 0; engine->ahead.region && i <= engine->ahead.mask; i++)
-		forget(engine, i);
-	engine->ahead.region = NULL;
+	struct ahead *ahead = &engine->ahead;
+	if (!ahead->region)
+		return;
+	helpers_settle_all(engine);
+	for (uint64_t place = 0; ahead->nr_wanted && place <= ahead->mask; place++)
+		forget(engine, place);
+	engine->soon = (struct soon){ { NULL, NULL } };
+	ahead->region = NULL;
+}
+
+/* --- errands: of the pages of one group ---------------------------------------------------------- */
+
+static uint64_t group_place(uint64_t page)
+{
+	return page % AHEAD_PAGES / GROUP_PAGES;
+}
+
+/* Is it the first or the last of its group to take a step? */
+static bool is_first(const struct engine *engine, uint64_t page)
+{
+	return page % GROUP_PAGES == 0 || page == engine->ahead.first;
+}
+
+static uint8_t bit_of(uint64_t page)
+{
+	return (uint8_t)(1 << page % GROUP_PAGES);
+}
+
+static bool is_last(const struct engine *engine, uint64_t page)
+{
+	return page % GROUP_PAGES == GROUP_PAGES - 1 || page + 1 == engine->ahead.region->nr_pages;
 }
 
 /* Will the visit of a mergeable page need its key? */
@@ -96,6 +126,8 @@ static void map_stretch(const struct region *region, uint64_t page)
 		(void)*(const volatile uint8_t *)(region->pages + at);
 }
 
+/* --- the steps ------------------------------------------------------------------------------------ */
+
 /* Notes where a page is if its visit will need its key, and asks for the lines that this takes. */
 static void ask_for_lines(struct engine *engine, uint64_t page)
 {
@@ -124,40 +156,41 @@ static void ask_for_lines(struct engine *engine, uint64_t page)
 	page_prefetch_sample(&engine->rules, ahead->bytes);
 }
 
-static void take_sample(struct engine *engine, uint64_t page)
+/* True if its whole page has to be hashed, because its sample has been deepened. */
+static bool take_sample(struct engine *engine, uint64_t page)
+{
+	struct ahead_page *ahead = ahead_page(engine, page);
+
+	if (!ahead->bytes || ahead->has_key || ahead->node)
+		return false;
+	ahead->sample = ahead->key = page_take_sample(&engine->rules, ahead->bytes);
+	ahead->has_key = true;
+	if (engine->rules.is_sample_whole || !keyset_has(engine->ahead.deepened, ahead->sample))
+		return false;
+	ahead->wants_hash = true;
+	return true;
+}
+
+static void take_hash(struct engine *engine, uint64_t page)
 {
 	struct ahead_page *ahead = ahead_page(engine, page);
 	struct foreseen *foreseen = foreseen_at(engine, page);
 
-	if (!ahead->bytes || ahead->has_key || ahead->node)
-		return;
-	ahead->sample = ahead->key = page_take_sample(&engine->rules, ahead->bytes);
-	ahead->has_key = true;
-	ahead->wants_hash = !engine->rules.is_sample_whole && keyset_has(engine->ahead.deepened, ahead->sample);
 	if (!ahead->wants_hash)
 		return;
-	foreseen->bytes = ahead->bytes;
-	if (engine->ahead.lead)
-		helpers_ask(engine, foreseen, true);
-	else
-		page_prefetch(&engine->rules, ahead->bytes);
+	if (!foreseen->has_hash)
+		foreseen->hash = page_take_hash(&engine->rules, ahead->bytes);
+	foreseen->has_hash = true;
+	ahead->key = foreseen->hash;
 }
 
 static void ask_for_roots(struct engine *engine, uint64_t page)
 {
 	const struct trees *trees = engine->ahead.trees;
-	struct ahead_page *ahead = ahead_page(engine, page);
+	const struct ahead_page *ahead = ahead_page(engine, page);
 
 	if (!ahead->has_key)
 		return;
-	if (ahead->wants_hash) {
-		struct foreseen *foreseen = foreseen_at(engine, page);
-		helpers_settle(foreseen);
-		if (!foreseen->has_hash)
-			foreseen->hash = page_take_hash(&engine->rules, ahead->bytes);
-		foreseen->has_hash = true;
-		ahead->key = foreseen->hash;
-	}
 	forest_prefetch_root(&trees->stable, ahead->key);
 	forest_prefetch_root(&trees->unstable, ahead->key);
 	forest_prefetch_root(&trees->kept, ahead->key);
@@ -194,60 +227,164 @@ static void find_twin(struct engine *engine, uint64_t page)
 	if (!ahead->has_key && !ahead->node)
 		return;
 	uint32_t ref = ahead->has_key ? forest_peek(&trees->stable, ahead->key) : 0;
-	foreseen->bytes = ahead->bytes;
 	foreseen->other = NULL;
-	foreseen->forest = ref ? &trees->stable : NULL;
-	foreseen->ref = ref;
-	foreseen->nr_gone = engine->nr_gone;
 	if (ref || ahead->node)
 		note_node(engine, foreseen, ref ? ref : ahead->node);
 	else
 		foreseen->other = forest_peek_page(&trees->unstable, ahead->key);
 	if (!foreseen->other)
 		foreseen->other = forest_peek_page(&trees->kept, ahead->key);
-	ahead->twin = foreseen->other;
-	ahead->meets_gate &= !foreseen->has_hash && (engine->gate_first || !ref);
-	if (engine->ahead.lead && (ahead->meets_gate || ahead->twin))
-		helpers_ask(engine, foreseen, ahead->meets_gate);
+	foreseen->is_hash = ahead->meets_gate && !foreseen->has_hash && (engine->gate_first || !ref);
+	ahead->is_read = foreseen->is_hash || foreseen->other;
+	if (!ahead->is_read)
+		return;
+	foreseen->bytes = ahead->bytes;
+	foreseen->forest = ref ? &trees->stable : NULL;
+	foreseen->ref = ref;
+	foreseen->nr_gone = engine->nr_gone;
 }
 
-/* What will be read is asked for in full, unless another thread reads it. */
+/*
+ * The next page that will be read in full is asked for: while this one is read, if it is; else when it is next. All at
+ * once it is more than the processor can ask for at a time, and it would wait.
+ */
 static void ask_for_twin(struct engine *engine, uint64_t page)
 {
-	const struct ahead_page *ahead = ahead_page(engine, page);
-
-	if (engine->ahead.lead)
-		prefetch(foreseen_at(engine, page + FETCH_RESULT - ASK_FOR_TWIN));
-	if ((!ahead->twin && !ahead->meets_gate) || !helpers_take_back(foreseen_at(engine, page)))
+	struct ahead *ahead = &engine->ahead;
+	uint64_t next = page + 1;
+	while (next < page + ASK_FOR_TWIN && !ahead_page(engine, next)->is_read)
+		next++;
+	if (next <= ahead->asked || !ahead_page(engine, next)->is_read)
 		return;
-	page_prefetch(&engine->rules, ahead->bytes);
-	if (ahead->twin)
-		page_prefetch(&engine->rules, ahead->twin);
+	const struct foreseen *foreseen = foreseen_at(engine, next);
+	bool is_other_here = foreseen->is_hash || foreseen->other == foreseen_at(engine, page)->other;
+	engine->soon = (struct soon){ { foreseen->bytes, is_other_here ? NULL : foreseen->other } };
+	ahead->asked = next;
+	if (!ahead_page(engine, page)->is_read)
+		soon_ask(&engine->rules, &engine->soon);
 }
 
 /* --- all of it ----------------------------------------------------------------------------------- */
 
-/* Takes the step for pages from @page on, before @end. */
-static inline void take(struct engine *engine, void (*step)(struct engine *engine, uint64_t page), uint64_t page,
-			uint64_t end)
+/* --- with helpers: the pages of a group together -------------------------------------------------- */
+
+/* Of the @pages in the errand those that others do not do are left. What they write is asked for. */
+static void leave_to_helpers(struct engine *engine, struct errand *errand, uint8_t *pages)
 {
-	for (; page < end && page < engine->ahead.region->nr_pages; page++)
-		step(engine, page);
+	unsigned others = *pages ? helpers_take_back(engine, errand) : 0;
+	if (others)
+		prefetch(errand->results);
+	*pages &= (uint8_t)~others;
 }
 
-/* All steps for the pages that they come to when @first is visited: for one each, or for all up to these. */
+static void sample_for_helpers(struct engine *engine, uint64_t page)
+{
+	uint8_t *hashed = &engine->ahead.hashed[group_place(page)];
+
+	if (is_first(engine, page))
+		*hashed = 0;
+	if (take_sample(engine, page)) {
+		foreseen_at(engine, page)->bytes = ahead_page(engine, page)->bytes;
+		foreseen_at(engine, page)->is_hash = true;
+		*hashed |= bit_of(page);
+	}
+	if (*hashed && is_last(engine, page))
+		helpers_send(engine, helpers_hashes(engine, group_place(page)), *hashed);
+}
+
+/* What others hash, or have hashed, we need not ask for. */
+static void ask_for_hash(struct engine *engine, uint64_t page)
+{
+	uint8_t *hashed = &engine->ahead.hashed[group_place(page)];
+
+	if (is_first(engine, page))
+		leave_to_helpers(engine, helpers_hashes(engine, group_place(page)), hashed);
+	if (is_last(engine, page))
+		prefetch(helpers_hashes(engine, group_place(page + 1)));
+	if (*hashed & bit_of(page))
+		page_prefetch(&engine->rules, ahead_page(engine, page)->bytes);
+}
+
+static void settle_hash(struct engine *engine, uint64_t page)
+{
+	if (is_first(engine, page))
+		helpers_settle(engine, helpers_hashes(engine, group_place(page)));
+	take_hash(engine, page);
+}
+
+static void find_twin_for_helpers(struct engine *engine, uint64_t page)
+{
+	uint8_t *read = &engine->ahead.read[group_place(page)];
+
+	if (is_first(engine, page))
+		*read = 0;
+	find_twin(engine, page);
+	if (ahead_page(engine, page)->is_read)
+		*read |= bit_of(page);
+	if (*read && is_last(engine, page))
+		helpers_send(engine, helpers_reads(engine, group_place(page)), *read);
+}
+
+/* What others have read, or read now, we need not. */
+static void divide_reads(struct engine *engine, uint64_t page)
+{
+	uint8_t *read = &engine->ahead.read[group_place(page)];
+
+	if (is_first(engine, page))
+		leave_to_helpers(engine, helpers_reads(engine, group_place(page)), read);
+	if (is_last(engine, page))
+		prefetch(helpers_reads(engine, group_place(page + 1)));
+	ahead_page(engine, page)->is_read = *read & bit_of(page);
+}
+
+static void settle_read(struct engine *engine, uint64_t page)
+{
+	if (is_first(engine, page))
+		helpers_settle(engine, helpers_reads(engine, group_place(page)));
+}
+
+/* --- all of it ----------------------------------------------------------------------------------- */
+
+/* Its hash is taken in the next visit, if it needs it. */
+static void sample_alone(struct engine *engine, uint64_t page)
+{
+	if (take_sample(engine, page))
+		page_prefetch(&engine->rules, ahead_page(engine, page)->bytes);
+}
+
+typedef void (*step_function)(struct engine *engine, uint64_t page);
+
+/* The page that is @distance ahead of @first takes the step; when that is where it begins all before it do too. */
+static inline void take(struct engine *engine, step_function step, uint64_t first, uint64_t distance, bool is_beginning)
+{
+	for (uint64_t page = is_beginning ? first : first + distance; page <= first + distance; page++)
+		if (page < engine->ahead.region->nr_pages)
+			step(engine, page);
+}
+
+/* All steps that are due when @first is visited. */
 static inline void take_steps(struct engine *engine, uint64_t first, bool is_beginning)
 {
-	uint64_t lead = engine->ahead.lead;
-#define TAKE(step, distance) take(engine, step, first + (is_beginning ? 0 : (distance)), first + (distance) + 1)
-	TAKE(ask_for_lines, ASK_FOR_LINES + 2 * lead);
-	if (!engine->ahead.nr_wanted)
-		return;
-	TAKE(take_sample, TAKE_SAMPLE + 2 * lead);
-	TAKE(ask_for_roots, ASK_FOR_ROOTS + lead);
-	TAKE(ask_for_objects, ASK_FOR_OBJECTS + lead);
-	TAKE(find_twin, FIND_TWIN + lead);
-	TAKE(ask_for_twin, ASK_FOR_TWIN);
+#define TAKE(step, distance) take(engine, step, first, distance, is_beginning)
+	bool is_helped = engine->ahead.lead;
+	TAKE(ask_for_lines, is_helped ? ASK_FOR_LINES + 2 * LEAD : ASK_FOR_LINES);
+	if (is_helped) {	/* also if nothing is wanted: of each group the first page begins anew */
+		TAKE(sample_for_helpers, TAKE_SAMPLE + 2 * LEAD);
+		TAKE(ask_for_hash, TAKE_SAMPLE + LEAD);
+		TAKE(settle_hash, ASK_FOR_ROOTS + LEAD);
+		TAKE(ask_for_roots, ASK_FOR_ROOTS + LEAD);
+		TAKE(ask_for_objects, ASK_FOR_OBJECTS + LEAD);
+		TAKE(find_twin_for_helpers, FIND_TWIN + LEAD);
+		TAKE(divide_reads, FIND_TWIN);
+		settle_read(engine, first);
+	} else if (engine->ahead.nr_wanted) {
+		TAKE(sample_alone, TAKE_SAMPLE);
+		TAKE(take_hash, ASK_FOR_ROOTS);
+		TAKE(ask_for_roots, ASK_FOR_ROOTS);
+		TAKE(ask_for_objects, ASK_FOR_OBJECTS);
+		TAKE(find_twin, FIND_TWIN);
+	}
+	ask_for_twin(engine, first);
 #undef TAKE
 }
 
@@ -264,6 +401,7 @@ static void begin(struct engine *engine, const struct region *region, uint64_t p
 	ahead->filter = filter_in_use(region);
 	ahead->lead = helpers_are_there(engine) ? LEAD : 0;
 	ahead->mask = ahead->lead ? AHEAD_PAGES - 1 : PAGES_ALONE - 1;
+	ahead->first = ahead->asked = page;
 	take_steps(engine, page, true);
 }
 

@@ -3,8 +3,8 @@
  *
  * A visit touches memory in a chain: sampled lines, then the root they choose, the object there, the page
  * behind it. Each link is a cache miss that would be waited for. So the pages soon to be visited are
- * walked through the same chain in steps, each a few pages apart, and every step finds what the one before
- * asked for. Nothing here decides anything: without it the results are the same.
+ * walked through the same chain in steps, a group of neighbours at a time, each step some groups ahead, and
+ * finds what the one before asked for. Nothing here decides anything: without it the results are the same.
  */
 #ifndef AHEAD_H
 #define AHEAD_H
@@ -24,8 +24,7 @@ static inline struct ahead_page *ahead_page(struct engine *engine, uint64_t page
 /* What was found out about the bytes of a page that is visited; NULL: nothing. */
 static inline const struct foreseen *ahead_foreseen(struct engine *engine, uint64_t page)
 {
-	struct foreseen *foreseen = &engine->helpers.foreseen[page & engine->ahead.mask];
-	helpers_settle(foreseen);
+	struct foreseen *foreseen = &engine->ahead.foreseen[page & engine->ahead.mask];
 	if (!foreseen->has_hash && !foreseen->is_compared)
 		return NULL;
 	if (foreseen->nr_gone != engine->nr_gone)

@@ -45,7 +45,7 @@ int lksm_engine_create(const struct lksm_options *options, struct engine **engin
 	if (!engine)
 		return LKSM_NO_MEMORY;
 	engine->memory.reserved[LKSM_FOR_ENGINE] = sizeof(*engine);
-	page_rules_init(&engine->rules, options, &engine->gone.work);
+	page_rules_init(&engine->rules, options, &engine->gone.work, &engine->soon);
 	pool_init(&engine->items, &engine->memory, LKSM_FOR_ITEMS, sizeof(struct rmap_item),
 		  sizeof(struct rmap_block));
 	pool_init(&engine->nodes, &engine->memory, LKSM_FOR_NODES, sizeof(struct stable_node), 0);
@@ -414,9 +414,9 @@ int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *
 	return error ? fail(engine, error, "no memory to remember a page") : LKSM_OK;
 }
 
-void lksm_begin_help(struct engine *engine)
+void lksm_begin_help(struct engine *engine, uint32_t nr_helpers)
 {
-	helpers_begin(engine);
+	helpers_begin(engine, nr_helpers);
 }
 
 void lksm_help(struct engine *engine)
@@ -431,7 +431,7 @@ void lksm_end_help(struct engine *engine)
 
 uint64_t lksm_nr_asked(const struct engine *engine)
 {
-	return atomic_load(&engine->helpers.nr_asked);
+	return engine->helpers.nr_asked;
 }
 
 uint64_t lksm_nr_waiting(const struct engine *engine, uint64_t most)

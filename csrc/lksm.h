@@ -258,13 +258,13 @@ int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *
 
 /*
  * Other threads may help those who call lksm_scan(), with compares and hashes of the pages that it comes to. That changes
- * no result and no counter. They call lksm_help() between lksm_begin_help() and lksm_end_help(), and come back
+ * no result and no counter. So many call lksm_help() between lksm_begin_help() and lksm_end_help(), and come back
  * soon after that; nothing else may be asked of the engine meanwhile but scans.
  */
-void lksm_begin_help(struct engine *engine);
+void lksm_begin_help(struct engine *engine, uint32_t nr_helpers);
 void lksm_help(struct engine *engine);
 void lksm_end_help(struct engine *engine);
-/* Tasks, so far: a page has one or two if there is something to help with. */
+/* Pages that there was something to help with, so far; one that is hashed and then compared counts twice. */
 uint64_t lksm_nr_asked(const struct engine *engine);
 /* Pages of the processes that wait which have not been visited since, counted to @most at most. */
 uint64_t lksm_nr_waiting(const struct engine *engine, uint64_t most);

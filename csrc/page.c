@@ -13,7 +13,8 @@ static uint64_t next_random(uint64_t *state)
 	return x ^ (x >> 31);
 }
 
-void page_rules_init(struct page_rules *rules, const struct lksm_options *options, struct work *work)
+void page_rules_init(struct page_rules *rules, const struct lksm_options *options, struct work *work,
+		     struct soon *soon)
 {
 	*rules = (struct page_rules){
 		.page_size = options->page_size,
@@ -22,6 +23,7 @@ void page_rules_init(struct page_rules *rules, const struct lksm_options *option
 		.digest_secret = options->digest_secret,
 		.secret_size = options->secret_size,
 		.work = work,
+		.soon = soon,
 	};
 	while ((uint64_t)1 << rules->page_shift < options->page_size)
 		rules->page_shift++;
@@ -63,6 +65,55 @@ uint64_t page_take_hash(const struct page_rules *rules, const uint8_t *bytes)
 uint64_t page_digest(const struct page_rules *rules, const uint8_t *bytes)
 {
 	return rules->hash(bytes, rules->page_size, rules->digest_secret, rules->secret_size);
+}
+
+#define PIECE 256	/* bytes that are compared before more is asked for */
+
+/* With vectors as wide as the machine at hand has them. */
+#if defined(__x86_64__) && defined(__GLIBC__)
+#define FOR_THIS_MACHINE __attribute__((target_clones("avx2", "default")))
+#else
+#define FOR_THIS_MACHINE
+#endif
+
+static inline bool piece_differs(const uint8_t *a, const uint8_t *b)
+{
+	uint64_t differences = 0;
+	for (size_t at = 0; at < PIECE; at += sizeof(uint64_t)) {
+		uint64_t one, other;
+		memcpy(&one, a + at, sizeof(one));
+		memcpy(&other, b + at, sizeof(other));
+		differences |= one ^ other;
+	}
+	return differences;
+}
+
+/* Where the first piece that differs begins, or @size. */
+FOR_THIS_MACHINE static uint64_t first_difference(const uint8_t *a, const uint8_t *b, uint64_t size, const struct soon *soon)
+{
+	const uint8_t *one = soon->pages[0], *other = soon->pages[1];
+	uint64_t at = 0;
+	for (; at < size && !piece_differs(a + at, b + at); at += PIECE) {
+		for (uint64_t line = at; one && line < at + PIECE; line += LINE_SIZE)
+			prefetch(one + line);
+		for (uint64_t line = at; other && line < at + PIECE; line += LINE_SIZE)
+			prefetch(other + line);
+	}
+	return at;
+}
+
+int page_order(const struct page_rules *rules, const uint8_t *a, const uint8_t *b, struct soon *soon)
+{
+	uint64_t size = rules->page_size;
+	if (size % PIECE)
+		return memcmp(a, b, size);
+	uint64_t at = first_difference(a, b, size, soon);
+	if (at == size) {
+		*soon = (struct soon){ { NULL, NULL } };
+		return 0;
+	}
+	soon_ask(rules, soon);
+	return memcmp(a + at, b + at, size - at);	/* of all that is left, for its owner may have changed it since */
 }
 
 /* Asked only of pages that a compare has told apart; their owner may have made them equal since. */

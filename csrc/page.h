@@ -9,7 +9,8 @@
 #include <string.h>
 
 /* The sampled lines follow from the seed, so pages cannot be crafted to collide without knowing it. */
-void page_rules_init(struct page_rules *rules, const struct lksm_options *options, struct work *work);
+void page_rules_init(struct page_rules *rules, const struct lksm_options *options, struct work *work,
+		     struct soon *soon);
 
 /* Key taken from a few cache lines, and from the whole page. What it cost is not booked. */
 uint64_t page_take_sample(const struct page_rules *rules, const uint8_t *bytes);
@@ -43,6 +44,15 @@ static inline void page_prefetch(const struct page_rules *rules, const uint8_t *
 		prefetch(bytes + at);
 }
 
+static inline void soon_ask(const struct page_rules *rules, struct soon *soon)
+{
+	if (soon->pages[0])
+		page_prefetch(rules, soon->pages[0]);
+	if (soon->pages[1])
+		page_prefetch(rules, soon->pages[1]);
+	*soon = (struct soon){ { NULL, NULL } };
+}
+
 /* Asks for the lines that page_sample() will read. */
 static inline void page_prefetch_sample(const struct page_rules *rules, const uint8_t *bytes)
 {
@@ -59,10 +69,16 @@ static inline void page_copy_bytes(const struct page_rules *rules, uint8_t *to, 
 	memcpy(to, from, rules->page_size);
 }
 
-/* Less than, equal to or greater than 0, as memcmp. The only thing that may say "equal". */
+/*
+ * Less than, equal to or greater than 0, as memcmp. Meanwhile @soon is asked for, and then empty: all at once would be
+ * more lines than the processor can ask for at a time, so it would wait.
+ */
+int page_order(const struct page_rules *rules, const uint8_t *a, const uint8_t *b, struct soon *soon);
+
+/* The only thing that may say "equal". */
 static inline int page_compare(const struct page_rules *rules, const uint8_t *a, const uint8_t *b)
 {
-	int order = memcmp(a, b, rules->page_size);
+	int order = page_order(rules, a, b, rules->soon);
 	rules->work->bytes_compared += order ? page_difference(rules, a, b) : rules->page_size;
 	return order;
 }

@@ -13,7 +13,7 @@
  * key           64 bits taken from as few bytes of a page as tell it from the others; may say
  *               "different", never "equal"
  * round         one prepared scan, full or partial
- * task          a compare or a hash of a page that is visited soon, for whichever thread has time
+ * errand        compares and hashes of pages that are visited soon, for whichever thread has time
  * filter        at which offsets pages of regions with one key ever merged; when it is mature, scans leave
  *               out the others
  *
@@ -130,29 +130,51 @@ struct work {
 	uint64_t bytes_hashed;		/* handed to the hash for keys and checksums */
 };
 
-/* How far a task is; helpers.h has the ways from one to the next. */
-enum task {
-	TASK_NONE,		/* nothing is asked, or the result is here */
-	TASK_OPEN,		/* anybody may take it */
-	TASK_TAKEN,		/* a helper is at it */
-	TASK_DONE		/* the result is written */
+/* Pages that are read soon: whoever reads others before them asks for them. */
+struct soon {
+	const uint8_t *pages[2];	/* NULL: none, or no second one */
 };
 
-/* What is known of the bytes of a page before its visit. Who does its task writes the result, the scan all else. */
+/* What is known of the bytes of a page before its visit. */
 struct foreseen {
-	_Alignas(LINE_SIZE) const uint8_t *bytes;	/* the page */
+	const uint8_t *bytes;		/* the page */
 	const uint8_t *other;		/* bytes that it is compared with */
-	uint64_t hash;			/* result: of the whole page */
-	uint32_t nr_compared;		/* result: bytes that the compare looked at */
-	int8_t order;			/* result: what it said */
-	bool is_hash;			/* the task is the hash, not the compare */
-	bool has_hash;			/* @hash is valid */
-	bool is_compared;		/* @order and @nr_compared are valid */
+	uint64_t hash;			/* of the whole page, if @has_hash */
+	uint32_t nr_compared;		/* bytes that the compare looked at, if @is_compared */
+	int8_t order;			/* what it said */
+	bool is_hash;			/* the hash is wanted, not the compare */
+	bool has_hash;
+	bool is_compared;
 	bool is_frame;			/* @other may be freed in this scan */
-	_Atomic uint8_t task;		/* enum task */
 	uint32_t ref;			/* @other is filed as */
 	const struct forest *forest;	/* here, if that is a stable one; else NULL */
 	uint64_t nr_gone;		/* of the engine, when that was found out */
+};
+
+#define GROUP_PAGES 8		/* neighbours that an errand is for */
+
+/* How far an errand is; helpers.h has the ways from one to the next. */
+enum errand_state {
+	ERRAND_NONE,		/* nobody was sent, or the results have been noted */
+	ERRAND_OPEN,		/* anybody may take it */
+	ERRAND_TAKEN,		/* a helper is at it */
+	ERRAND_DONE		/* the results are written */
+};
+
+/* What others are sent for: hashes and compares of pages of one group. Few lines, for each goes there and back. */
+struct errand {
+	_Alignas(LINE_SIZE) _Atomic uint8_t state;	/* enum errand_state */
+	uint8_t pages;			/* by page: a bit if something is wanted */
+	uint8_t hashes;			/* a bit if it is the hash */
+	_Alignas(LINE_SIZE) const uint8_t *bytes[GROUP_PAGES];
+	const uint8_t *others[GROUP_PAGES];
+	union {
+		uint64_t hash;
+		struct {
+			uint32_t nr_compared;
+			int8_t order;
+		};
+	} results[GROUP_PAGES];
 };
 
 /* How pages are told apart; the same for all pages of an engine. */
@@ -172,6 +194,7 @@ struct page_rules {
 	const void *digest_secret;	/* for digests */
 	size_t secret_size;
 	struct work *work;		/* booked here: of the domain whose page is visited */
+	struct soon *soon;		/* of the thread that scans */
 };
 
 /* One look at a page: its bytes and what has been computed from them so far. */
@@ -492,19 +515,20 @@ struct mm_slot {
 	bool is_leaving;		/* exiting: do not make it a lender */
 };
 
-#define AHEAD_PAGES 128		/* more than the farthest step, a power of two */
-#define TASK_PLACES (2 * AHEAD_PAGES)	/* a page has two tasks at most */
+#define AHEAD_PAGES 128		/* places, a power of two */
+#define AHEAD_GROUPS (AHEAD_PAGES / GROUP_PAGES)
+#define NR_ERRANDS (2 * AHEAD_GROUPS)	/* a group has two at most: hashes first, then all that will be read */
 
 /* What is known of a page that is visited soon. */
 struct ahead_page {
 	const uint8_t *bytes;		/* the page; NULL: its visit needs none of this */
-	const uint8_t *twin;		/* what it will be compared with, it seems; NULL: nothing */
 	uint64_t sample;		/* unless @is_kept, once @has_key */
 	uint64_t key;			/* it will be filed under, it seems: the one it has kept, its sample or its hash */
 	uint32_t node;			/* it is merged with this one and will be compared with its frame; or 0 */
 	bool is_kept;			/* @key is kept */
 	bool has_key;			/* @key is valid */
 	bool wants_hash;		/* its sample has been deepened: it will be filed under its hash */
+	bool is_read;			/* the scanning thread will read it in full, it seems */
 	bool meets_gate;		/* its checksum will be asked for, it seems */
 };
 
@@ -514,18 +538,25 @@ struct ahead {
 	const struct keyset *deepened;	/* of their domain */
 	const struct filter *filter;	/* that leaves pages out; NULL: none are */
 	uint64_t next;			/* the page that is expected to be visited next */
-	uint64_t lead;			/* pages that the steps before a task and behind it are farther ahead */
+	uint64_t first;			/* the page that it began with */
+	uint64_t asked;			/* pages up to this one have been asked for in full, if that is worth it */
+	uint64_t lead;			/* pages that the steps before an errand and behind it are farther ahead */
 	uint64_t mask;			/* places in use, less one */
 	uint64_t nr_wanted;		/* places of pages whose visit needs something */
+	uint8_t hashed[AHEAD_GROUPS];	/* by group, by page: a bit if we take its hash, unless others do */
+	uint8_t read[AHEAD_GROUPS];	/* the same for reading it in full when it is visited, where helpers are there */
 	struct ahead_page pages[AHEAD_PAGES];	/* by page number */
+	struct foreseen foreseen[AHEAD_PAGES];	/* the same */
 };
 
-/* Tasks for other threads. */
+/* Errands for other threads. */
 struct helpers {
-	_Atomic bool is_open;		/* they may come, and stay */
-	_Atomic uint64_t nr_asked;	/* tasks so far */
-	_Atomic uint8_t queue[TASK_PLACES];	/* by number: whose it is */
-	struct foreseen foreseen[AHEAD_PAGES];	/* by page number, like what is ahead */
+	_Atomic uint32_t nr_helpers;	/* may come, and stay; 0: they are told to go */
+	_Atomic uint64_t nr_sent;	/* errands so far */
+	_Atomic uint8_t queue[NR_ERRANDS];	/* by number: which errand it is */
+	uint64_t nr_asked;		/* pages that others could have been sent for, so far */
+	_Alignas(LINE_SIZE) _Atomic uint64_t nr_ended;	/* errands that were run, or taken back */
+	struct errand errands[NR_ERRANDS];	/* for the hashes of each group, then for what will be read of each */
 };
 
 /* --- the engine ------------------------------------------------------------------------------ */
@@ -551,6 +582,7 @@ struct engine {
 	struct mm_slot *queue_last;
 	struct cursor cursor;
 	struct ahead ahead;		/* of this batch */
+	struct soon soon;		/* what the next visits compare */
 	struct helpers helpers;		/* of the thread that scans */
 	uint32_t nr_nodes;		/* memory nodes there are */
 	bool merge_across_nodes;	/* pages of different memory nodes are compared */
@@ -580,12 +612,12 @@ struct engine {
 };
 
 _Static_assert(LKSM_MAX_NODES == 1 << 8, "a stable node has 8 bits for its memory node");
-_Static_assert(AHEAD_PAGES <= 256, "a byte names a task's page");
+_Static_assert(NR_ERRANDS <= 256 && GROUP_PAGES <= 8, "a byte names an errand, or the pages of a group");
 _Static_assert(sizeof(struct engine) % LINE_SIZE == 0, "memory_alloc_first() wants whole lines");
 _Static_assert(sizeof(struct rb_node) == 12, "a place in a tree is three references");
 _Static_assert(sizeof(struct rmap_item) == 32, "half of the 64 bytes a page may cost");
 _Static_assert(sizeof(struct ahead_page) == 40, "three in two cache lines");
-_Static_assert(sizeof(struct foreseen) == 64, "no two threads write to one line");
+_Static_assert(sizeof(struct errand) == 4 * LINE_SIZE, "no two threads write to one line, but in turns");
 _Static_assert(sizeof(struct rmap_block) == 16, "a block's header");
 _Static_assert(sizeof(struct stable_node) == 48, "with two items a node: 56 bytes a page");
 _Static_assert(offsetof(struct rmap_item, key) == KEY_OFFSET, "forests look here");

@@ -263,9 +263,9 @@ class Core:
         """Pages that wait to be scanned, counted to `most` at most."""
         return int(lib.lksm_nr_waiting(self._engine, most))
 
-    def begin_help(self) -> None:
-        """From now on other threads may `help` those who `scan`."""
-        lib.lksm_begin_help(self._engine)
+    def begin_help(self, nr_helpers: int) -> None:
+        """From now on so many other threads may `help` those who `scan`."""
+        lib.lksm_begin_help(self._engine, nr_helpers)
 
     def help(self) -> None:
         """Compares and hashes pages that a scan comes to, until `end_help`."""
@@ -277,7 +277,7 @@ class Core:
 
     @property
     def nr_asked(self) -> int:
-        """Tasks, so far: a page has one or two if there is something to help with."""
+        """Pages there was something to help with, so far; one that is hashed and then compared counts twice."""
         return int(lib.lksm_nr_asked(self._engine))
 
     def is_walking(self) -> bool:

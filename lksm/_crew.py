@@ -96,7 +96,7 @@ class Crew:
         core = self._core
         errand = _Errand(core.help, core.end_help)
         try:
-            core.begin_help()
+            core.begin_help(self._nr_others)
             self._send(errand)
             return core.scan(nr_pages, now)
         finally:

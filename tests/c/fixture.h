@@ -146,7 +146,7 @@ static inline int scan_with_help(struct engine *engine, int nr_threads, uint64_t
 				 uint64_t *nr_scanned_ret)
 {
 	pthread_t threads[4];
-	lksm_begin_help(engine);
+	lksm_begin_help(engine, nr_threads ? (uint32_t)nr_threads : 1);
 	for (int i = 0; i < nr_threads; i++)
 		if (pthread_create(&threads[i], NULL, helper, engine))
 			abort();

@@ -48,7 +48,8 @@ static void begin(lksm_hash hash)
 	};
 	memory = (struct memory){ 0 };
 	memset(pages, 0, sizeof(pages));
-	page_rules_init(&rules, &options, &work);
+	static struct soon soon;
+	page_rules_init(&rules, &options, &work, &soon);
 	pool_init(&pool, &memory, LKSM_FOR_NODES, sizeof(struct filed), 0);
 	forest_init(&forest, &memory, &pool, bytes_of);
 	keyset_init(&deepened, &memory);

@@ -10,14 +10,14 @@
 /* --- a helper that comes whenever a sample is taken --------------------------------------------- */
 
 static struct engine *helped;		/* NULL: nobody is */
-static unsigned nr_at_a_time;		/* tasks */
+static unsigned nr_at_a_time;		/* errands */
 static uint64_t nr_done;
 static lksm_hash real_hash;
 
 static void help(void)
 {
 	struct engine *engine = helped;
-	helped = NULL;	/* a task may hash */
+	helped = NULL;	/* an errand may hash */
 	for (unsigned i = 0; engine && i < nr_at_a_time && helpers_do_one(engine); i++)
 		nr_done++;
 	helped = engine;
@@ -29,11 +29,11 @@ static uint64_t helping_hash(const void *bytes, size_t nr_bytes, const void *sec
 	return real_hash(bytes, nr_bytes, secret, secret_size);
 }
 
-static int scan_with_help_at_samples(struct engine *engine, unsigned nr_tasks, uint64_t *nr_scanned_ret)
+static int scan_with_help_at_samples(struct engine *engine, unsigned nr_errands, uint64_t *nr_scanned_ret)
 {
-	lksm_begin_help(engine);
+	lksm_begin_help(engine, 100);
 	helped = engine;
-	nr_at_a_time = nr_tasks;
+	nr_at_a_time = nr_errands;
 	int error = lksm_scan(engine, 1000000, 0, nr_scanned_ret);
 	helped = NULL;
 	lksm_end_help(engine);
@@ -109,14 +109,14 @@ static void scan_both(struct pair *pair, int round)
 		lksm_begin_round(pair->engines[i], 0);
 		enqueue_all(pair->engines[i]);
 	}
-	if (round % 4 == 0)	/* ends while tasks wait */
+	if (round % 4 == 0)	/* ends while errands wait */
 		EXPECT_EQUAL(scan_with_help(pair->engines[0], 0, 100, 0, &nr_scanned), LKSM_OK);
 	else if (round % 4 == 3)
 		EXPECT_EQUAL(scan_with_help(pair->engines[0], 1, 1000000, 0, &nr_scanned), LKSM_OK);
 	else
 		EXPECT_EQUAL(scan_with_help_at_samples(pair->engines[0], round % 4 == 1 ? 100 : 1, &nr_scanned), LKSM_OK);
-	for (int i = 0; i < AHEAD_PAGES; i++)
-		EXPECT_EQUAL(pair->engines[0]->helpers.foreseen[i].task, TASK_NONE);
+	for (int i = 0; i < NR_ERRANDS; i++)
+		EXPECT_EQUAL(pair->engines[0]->helpers.errands[i].state, ERRAND_NONE);
 	scan_to_end(pair->engines[0]);
 	scan_to_end(pair->engines[1]);
 }
@@ -171,11 +171,11 @@ static void test_nothing_changes(void)
  */
 static void test_frames_are_forgotten(void)
 {
-	for (uint64_t gap = 0; gap <= 24; gap += 24) {
+	for (uint64_t gap = 8; gap <= 24; gap += 16) {
 		uint64_t last = 2 + gap;
 		real_hash = hash_0_bits;
 		struct engine *engine = make_engine((struct setup){ .hash = helping_hash, .page_size = 4096 });
-		uint8_t *pages = make_pages(engine, gap ? "aa------------------------b" : "aab");
+		uint8_t *pages = make_pages(engine, gap == 24 ? "aa------------------------b" : "aa--------b");
 		struct mm_slot *process = make_process(engine, pages, last + 1, false);
 		EXPECT_EQUAL(lksm_process_advise(process, 2, last, false), LKSM_OK);
 		full(engine);
@@ -190,7 +190,7 @@ static void test_frames_are_forgotten(void)
 		enqueue_all(engine);
 		nr_done = 0;
 		EXPECT_EQUAL(scan_with_help_at_samples(engine, 100, &nr_scanned), LKSM_OK);
-		EXPECT_EQUAL(nr_done, 1);	/* of the last page; those in front were taken back */
+		EXPECT_EQUAL(nr_done, 1);	/* of the last page, which is of another group than the first */
 		EXPECT_EQUAL(item_of(process, 0)->sharer.node, node);
 		EXPECT(node_at(engine, node)->bytes == frame);
 		EXPECT_COUNTERS(engine, 1, 1, 1);
@@ -205,16 +205,17 @@ static void test_nodes_are_forgotten(void)
 {
 	real_hash = hash_0_bits;
 	struct engine *engine = make_engine((struct setup){ .hash = helping_hash, .page_size = 4096 });
-	uint8_t *pages = make_pages(engine, "yaaxxa");
-	struct mm_slot *process = make_process(engine, pages, 6, true);
+	uint8_t *pages = make_pages(engine, "yaaxx-----a");
+	struct mm_slot *process = make_process(engine, pages, 11, true);
 	EXPECT_EQUAL(lksm_process_advise(process, 0, 1, false), LKSM_OK);
-	EXPECT_EQUAL(lksm_process_advise(process, 3, 6, false), LKSM_OK);
+	EXPECT_EQUAL(lksm_process_advise(process, 3, 11, false), LKSM_OK);
 	full(engine);
 	EXPECT_COUNTERS(engine, 1, 1, 0);
 	uint32_t node = item_of(process, 1)->sharer.node;
 	EXPECT_EQUAL(lksm_process_advise(process, 0, 1, true), LKSM_OK);
 	EXPECT_EQUAL(lksm_process_advise(process, 1, 3, false), LKSM_OK);
-	EXPECT_EQUAL(lksm_process_advise(process, 3, 6, true), LKSM_OK);
+	EXPECT_EQUAL(lksm_process_advise(process, 3, 5, true), LKSM_OK);
+	EXPECT_EQUAL(lksm_process_advise(process, 10, 11, true), LKSM_OK);	/* of another group than the first */
 	uint64_t nr_scanned;
 	lksm_begin_round(engine, 0);
 	enqueue_all(engine);
@@ -222,13 +223,13 @@ static void test_nodes_are_forgotten(void)
 	EXPECT_EQUAL(scan_with_help_at_samples(engine, 100, &nr_scanned), LKSM_OK);
 	EXPECT(nr_done > 0);
 	EXPECT_EQUAL(item_of(process, 3)->sharer.node, node);
-	EXPECT_EQUAL(frame_of(process, 5), LKSM_ENTRY_PRIVATE);
+	EXPECT_EQUAL(frame_of(process, 10), LKSM_ENTRY_PRIVATE);
 	EXPECT_COUNTERS(engine, 1, 1, 2);
 	DESTROY(engine);
 	free(pages);
 }
 
-/* --- frames that go while tasks are open -------------------------------------------------------- */
+/* --- frames that go while somebody is sent -------------------------------------------------------- */
 
 #define NR_FAR 130	/* pages, so that samples are taken after the first visit */
 
@@ -237,14 +238,14 @@ static const uint8_t *old_frame;	/* whose bytes were freed if the node's are oth
 static uint32_t old_node;
 static uint64_t nr_looks, nr_stale;
 
-/* Looks for tasks that name a frame which is gone. */
+/* Looks for pages to be compared with a frame which is gone. */
 static uint64_t watching_hash(const void *bytes, size_t nr_bytes, const void *secret, size_t secret_size)
 {
 	if (watched && node_at(watched, old_node)->bytes != old_frame) {
 		nr_looks++;
 		for (size_t i = 0; i < AHEAD_PAGES; i++)
-			nr_stale += watched->helpers.foreseen[i].is_frame &&
-				    watched->helpers.foreseen[i].other == old_frame;
+			nr_stale += watched->ahead.foreseen[i].is_frame &&
+				    watched->ahead.foreseen[i].other == old_frame;
 	}
 	return strong_hash(bytes, nr_bytes, secret, secret_size);
 }
@@ -270,7 +271,7 @@ static void scan_and_watch(struct engine *engine, struct mm_slot *process, uint3
 	nr_looks = nr_stale = 0;
 	lksm_begin_round(engine, 0);
 	enqueue(process, false);
-	lksm_begin_help(engine);
+	lksm_begin_help(engine, 100);
 	watched = engine;
 	scan_to_end(engine);
 	watched = NULL;
@@ -369,7 +370,7 @@ static void write_after_compare(void *pages)
 {
 	nr_at_a_time = 100;
 	help();
-	memset((uint8_t *)pages + 3 * 256, 'f', 256);
+	memset((uint8_t *)pages + 10 * 256, 'f', 256);
 }
 
 /* What an owner writes between the compare and the visit is found out before the page is merged: row 13. */
@@ -377,10 +378,11 @@ static void test_page_changes_meanwhile(void)
 {
 	real_hash = strong_hash;
 	struct engine *engine = make_engine((struct setup){ .hash = helping_hash });
-	uint8_t *first = make_pages(engine, "ab"), *second = make_pages(engine, "xxcb");
+	uint8_t *first = make_pages(engine, "ab"), *second = make_pages(engine, "xxc-------b");
 	make_process(engine, first, 2, false);
-	struct mm_slot *process = make_process(engine, second, 4, false);
+	struct mm_slot *process = make_process(engine, second, 11, false);
 	uint64_t nr_scanned;
+	EXPECT_EQUAL(lksm_process_advise(process, 3, 10, false), LKSM_OK);
 	lksm_begin_round(engine, 0);
 	enqueue_all(engine);
 	scan_pages(engine, 2);
@@ -392,7 +394,7 @@ static void test_page_changes_meanwhile(void)
 	EXPECT_EQUAL(nr_scanned, 4);
 	EXPECT(nr_done > 0);
 	EXPECT_COUNTERS(engine, 1, 1, 3);
-	EXPECT_EQUAL(frame_of(process, 3), LKSM_ENTRY_PRIVATE);
+	EXPECT_EQUAL(frame_of(process, 10), LKSM_ENTRY_PRIVATE);
 	EXPECT_EQUAL(full(engine), 6);
 	EXPECT_COUNTERS(engine, 1, 1, 4);
 	DESTROY(engine);
@@ -400,45 +402,60 @@ static void test_page_changes_meanwhile(void)
 	free(second);
 }
 
-/* The last task asked for is done first; what is taken back is not done, and what is done is settled once. */
-static void test_tasks(void)
+/* What a page is wanted for. */
+static void note(struct engine *engine, unsigned place, const uint8_t *bytes, const uint8_t *other)
+{
+	engine->ahead.foreseen[place] = (struct foreseen){ .bytes = bytes, .other = other, .is_hash = !other };
+}
+
+/* The first that was sent for is run first; what is taken back is not run, and what was run is settled once. */
+static void test_errands(void)
 {
 	struct engine *engine = make_engine((struct setup){ 0 });
-	struct foreseen *foreseen = engine->helpers.foreseen;
+	const struct foreseen *foreseen = engine->ahead.foreseen;
 	uint8_t *pages = make_pages(engine, "abb");
+	struct errand *first = helpers_reads(engine, 0), *second = helpers_reads(engine, 1), *third = helpers_hashes(engine, 1);
 
-	lksm_begin_help(engine);
-	for (int i = 0; i < 3; i++)
-		foreseen[i] = (struct foreseen){ .bytes = pages + i * 256, .other = pages + 256 };
+	lksm_begin_help(engine, 1);
+	note(engine, 0, pages, pages + 256);
+	note(engine, 2, pages + 512, pages + 256);
+	note(engine, 3, pages + 512, NULL);
+	note(engine, 8, pages + 256, pages);
 	EXPECT(!helpers_do_one(engine));
-	for (int i = 0; i < 3; i++)
-		helpers_ask(engine, &foreseen[i], false);
-	EXPECT_EQUAL(lksm_nr_asked(engine), 3);
+	helpers_send(engine, first, 1 | 4 | 8);
+	helpers_send(engine, second, 1);
+	EXPECT_EQUAL(lksm_nr_asked(engine), 4);
 	EXPECT(helpers_do_one(engine));
-	EXPECT(helpers_take_back(&foreseen[1]) && helpers_take_back(&foreseen[1]));
-	EXPECT(!helpers_take_back(&foreseen[2]));
-	helpers_settle(&foreseen[2]);
-	helpers_settle(&foreseen[1]);
-	EXPECT(foreseen[2].is_compared && !foreseen[2].order && foreseen[2].nr_compared == 256 && !foreseen[1].is_compared);
-	EXPECT(helpers_take_back(&foreseen[2]));
-	helpers_ask(engine, &foreseen[2], true);
-	EXPECT(helpers_do_one(engine));
-	helpers_settle(&foreseen[2]);
-	helpers_settle(&foreseen[0]);
-	EXPECT(foreseen[2].has_hash && foreseen[2].hash == page_take_hash(&engine->rules, pages + 512));
-	EXPECT(!foreseen[0].is_compared && !helpers_do_one(engine));
-	/* As many as there is room for: older ones are still there. */
-	foreseen[0].bytes = pages + 256;
-	foreseen[0].other = pages;
-	helpers_ask(engine, &foreseen[0], false);
-	for (int i = 1; i < TASK_PLACES; i++)
-		helpers_ask(engine, &foreseen[1 + i % 2], true);
+	EXPECT_EQUAL(helpers_take_back(engine, second), 0);
+	EXPECT_EQUAL(helpers_take_back(engine, second), 0);
+	EXPECT_EQUAL(helpers_take_back(engine, first), 1 | 4 | 8);
+	EXPECT(!foreseen[0].is_compared);
+	helpers_settle(engine, first);
+	helpers_settle(engine, second);
+	EXPECT(foreseen[0].is_compared && foreseen[0].order < 0 && foreseen[0].nr_compared == 1);
+	EXPECT(foreseen[2].is_compared && !foreseen[2].order && foreseen[2].nr_compared == 256);
+	EXPECT(foreseen[3].has_hash && foreseen[3].hash == page_take_hash(&engine->rules, pages + 512));
+	EXPECT(!foreseen[3].is_compared && !foreseen[1].is_compared && !foreseen[8].is_compared);
+	EXPECT(!helpers_do_one(engine));
+	EXPECT_EQUAL(helpers_take_back(engine, first), 0);
+
+	/* Nobody is sent for more than can be done soon, until some of it is done or taken back. */
+	note(engine, 9, pages, NULL);
+	helpers_send(engine, first, 1);
+	helpers_send(engine, second, 1);
+	helpers_send(engine, third, 2);
+	helpers_send(engine, helpers_hashes(engine, 0), 8);
+	EXPECT_EQUAL(helpers_take_back(engine, helpers_hashes(engine, 0)), 0);
+	EXPECT_EQUAL(helpers_take_back(engine, first), 0);
+	helpers_send(engine, helpers_hashes(engine, 0), 8);
 	for (int i = 0; i < 3; i++)
 		EXPECT(helpers_do_one(engine));
 	EXPECT(!helpers_do_one(engine));
-	for (int i = 0; i < 3; i++)
-		helpers_settle(&foreseen[i]);
-	EXPECT(foreseen[0].order > 0 && foreseen[0].nr_compared == 1);
+	helpers_settle(engine, second);
+	helpers_settle(engine, third);
+	EXPECT(foreseen[8].order > 0 && foreseen[8].nr_compared == 1);
+	EXPECT(foreseen[9].has_hash && foreseen[9].hash == page_take_hash(&engine->rules, pages));
+	helpers_settle(engine, helpers_hashes(engine, 0));
 	lksm_end_help(engine);
 	DESTROY(engine);
 	free(pages);
@@ -492,7 +509,7 @@ int main(void)
 		TEST(test_a_copy_is_forgotten),
 		TEST(test_what_has_gone),
 		TEST(test_page_changes_meanwhile),
-		TEST(test_tasks),
+		TEST(test_errands),
 		TEST(test_threads),
 	};
 	return run_tests(tests, NR_TESTS(tests));

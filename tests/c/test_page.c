@@ -17,7 +17,8 @@ static struct page_rules make_rules(uint64_t page_size, uint64_t seed)
 		.digest_secret = secret_of(0),
 		.secret_size = XXH3_SECRET_DEFAULT_SIZE,
 	};
-	page_rules_init(&rules, &options, &work);
+	static struct soon soon;
+	page_rules_init(&rules, &options, &work, &soon);
 	return rules;
 }
 

@@ -68,7 +68,7 @@ static inline const uint8_t *region_page(const struct region *region, uint64_t p
 
 static inline struct rmap_item *item_at(const struct pool *items, uint32_t ref)
 {
-	return pool_at(items, ref);
+	return (struct rmap_item *)items->chunks[ref >> POOL_CHUNK_SHIFT] + (ref & (POOL_CHUNK_OBJECTS - 1));
 }
 
 static inline struct region *item_region(const struct pool *items, uint32_t ref)

@@ -20,7 +20,9 @@ LEAST_BYTES = 1 << 22  # unless they are large
 LEAST_ASKED = 16  # nor if not one page in so many has something to help with
 PAUSE_PAGES = SLICE_PAGES  # before it is tried again
 LONGEST_PAUSE_PAGES = 8 * SLICE_PAGES  # each time in a row that it was not worth it, twice as long
+FIRST_HELPED = 2  # slices, for in the first one threads begin
 PROBE_SLICES = 16  # of so many, one is scanned in the way that was slower
+PATIENCE = 8  # a slice that was slower than those before counts as an eighth
 
 
 class Crew:
@@ -38,10 +40,7 @@ class Crew:
         self._nr_unhelped = 0  # pages that will be visited before others are sent again
         self._pause = PAUSE_PAGES
         self._nr_slices = 0
-        self._costs: dict[bool, float | None] = {
-            True: None,
-            False: None,
-        }  # seconds a page, with help and without
+        self._costs: dict[bool, float | None] = {True: None, False: None}  # seconds a page, with help or not
 
     @property
     def is_alone(self) -> bool:
@@ -81,7 +80,7 @@ class Crew:
         self._nr_slices += 1
         helped, alone = self._costs[True], self._costs[False]
         if helped is None or alone is None:
-            return helped is None
+            return self._nr_slices <= FIRST_HELPED
         return (helped < alone) is (self._nr_slices % PROBE_SLICES != 0)
 
     def _timed(self, is_helped: bool, scan: Callable[[int, int], int], nr_pages: int, now: int) -> int:
@@ -89,7 +88,9 @@ class Crew:
         nr_scanned = scan(nr_pages, now)
         cost = (time.perf_counter() - began) / max(nr_scanned, 1)
         before = self._costs[is_helped]
-        self._costs[is_helped] = cost if before is None else (before + cost) / 2
+        if before is not None and cost > before:  # what else the machine does makes a slice slower, never faster
+            cost = before + (cost - before) / PATIENCE
+        self._costs[is_helped] = cost
         return nr_scanned
 
     def _scan_with_help(self, nr_pages: int, now: int) -> int:

@@ -21,6 +21,7 @@
 #define FIND_TWIN 4		/* the object with the same key is looked for, and a compare is wanted */
 #define ASK_FOR_TWIN 3		/* up to here what will be read is asked for, if nobody else reads it */
 #define LEAD 32			/* that an errand may wait */
+#define PORTION 1024		/* bytes of a page that are asked for in a visit that reads nothing in full */
 #define PAGES_ALONE 16		/* places where nobody helps: fewer, so that they stay in the cache */
 #define STRETCH_BYTES (1 << 21)	/* are mapped together */
 #define MAPPED_BYTES (1 << 16)	/* of a file, by the kernel, around a byte that is read */
@@ -54,7 +55,7 @@ void ahead_reset(struct engine *engine)
 	helpers_settle_all(engine);
 	for (uint64_t place = 0; ahead->nr_wanted && place <= ahead->mask; place++)
 		forget(engine, place);
-	engine->soon = (struct soon){ { NULL, NULL } };
+	engine->soon = (struct soon){ { NULL, NULL }, 0 };
 	ahead->region = NULL;
 }
 
@@ -245,26 +246,31 @@ static void find_twin(struct engine *engine, uint64_t page)
 }
 
 /*
- * The next page that will be read in full is asked for: while this one is read, if it is; else when it is next. All at
- * once it is more than the processor can ask for at a time, and it would wait.
+ * The next page that will be read in full is asked for: while this one is read, if it is; else a portion in each visit.
+ * All at once it is more than the processor can ask for at a time, and it would wait.
  */
 static void ask_for_twin(struct engine *engine, uint64_t page)
 {
 	struct ahead *ahead = &engine->ahead;
-	uint64_t next = page + 1;
+	struct soon *soon = &engine->soon;
+	uint64_t size = engine->rules.page_size, next = page + 1;
+	bool is_read = ahead_page(engine, page)->is_read;
+
+	if (is_read && ahead->asked == page)
+		soon_ask(soon, size, size);
 	while (next < page + ASK_FOR_TWIN && !ahead_page(engine, next)->is_read)
 		next++;
-	if (next <= ahead->asked || !ahead_page(engine, next)->is_read)
+	if (!ahead_page(engine, next)->is_read)
 		return;
-	const struct foreseen *foreseen = foreseen_at(engine, next);
-	bool is_other_here = foreseen->is_hash || foreseen->other == foreseen_at(engine, page)->other;
-	engine->soon = (struct soon){ { foreseen->bytes, is_other_here ? NULL : foreseen->other } };
-	ahead->asked = next;
-	if (!ahead_page(engine, page)->is_read)
-		soon_ask(&engine->rules, &engine->soon);
+	if (next > ahead->asked) {
+		const struct foreseen *foreseen = foreseen_at(engine, next);
+		bool is_other_here = foreseen->is_hash || foreseen->other == foreseen_at(engine, page)->other;
+		*soon = (struct soon){ { foreseen->bytes, is_other_here ? NULL : foreseen->other }, 0 };
+		ahead->asked = next;
+	}
+	if (!is_read)
+		soon_ask(soon, PORTION, size);
 }
-
-/* --- all of it ----------------------------------------------------------------------------------- */
 
 /* --- with helpers: the pages of a group together -------------------------------------------------- */
 

@@ -163,14 +163,14 @@ static struct errand *take(struct helpers *helpers)
 
 static struct soon soon_of(const struct errand *errand, unsigned i)
 {
-	return (struct soon){ { errand->bytes[i], errand->hashes >> i & 1 ? NULL : errand->others[i] } };
+	return (struct soon){ { errand->bytes[i], errand->hashes >> i & 1 ? NULL : errand->others[i] }, 0 };
 }
 
 static void look_at(const struct page_rules *rules, struct errand *errand, unsigned i, struct soon *soon)
 {
 	const uint8_t *bytes = errand->bytes[i], *other = errand->others[i];
 	if (errand->hashes >> i & 1) {
-		soon_ask(rules, soon);
+		soon_ask(soon, rules->page_size, rules->page_size);
 		errand->results[i].hash = page_take_hash(rules, bytes);
 	} else {
 		int order = page_order(rules, bytes, other, soon);
@@ -185,7 +185,7 @@ static void run(struct engine *engine, struct errand *errand, const struct erran
 {
 	for (unsigned pages = errand->pages; pages; pages &= pages - 1) {
 		unsigned later = pages & (pages - 1);
-		struct soon soon = { { NULL, NULL } };
+		struct soon soon = { { NULL, NULL }, 0 };
 		if (later)
 			soon = soon_of(errand, (unsigned)__builtin_ctz(later));
 		else if (next)

@@ -89,16 +89,11 @@ static inline bool piece_differs(const uint8_t *a, const uint8_t *b)
 }
 
 /* Where the first piece that differs begins, or @size. */
-FOR_THIS_MACHINE static uint64_t first_difference(const uint8_t *a, const uint8_t *b, uint64_t size, const struct soon *soon)
+FOR_THIS_MACHINE static uint64_t first_difference(const uint8_t *a, const uint8_t *b, uint64_t size, struct soon *soon)
 {
-	const uint8_t *one = soon->pages[0], *other = soon->pages[1];
 	uint64_t at = 0;
-	for (; at < size && !piece_differs(a + at, b + at); at += PIECE) {
-		for (uint64_t line = at; one && line < at + PIECE; line += LINE_SIZE)
-			prefetch(one + line);
-		for (uint64_t line = at; other && line < at + PIECE; line += LINE_SIZE)
-			prefetch(other + line);
-	}
+	for (; at < size && !piece_differs(a + at, b + at); at += PIECE)
+		soon_ask(soon, PIECE, size);
 	return at;
 }
 
@@ -108,11 +103,9 @@ int page_order(const struct page_rules *rules, const uint8_t *a, const uint8_t *
 	if (size % PIECE)
 		return memcmp(a, b, size);
 	uint64_t at = first_difference(a, b, size, soon);
-	if (at == size) {
-		*soon = (struct soon){ { NULL, NULL } };
+	if (at == size)
 		return 0;
-	}
-	soon_ask(rules, soon);
+	soon_ask(soon, size, size);
 	return memcmp(a + at, b + at, size - at);	/* of all that is left, for its owner may have changed it since */
 }
 

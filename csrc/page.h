@@ -44,13 +44,17 @@ static inline void page_prefetch(const struct page_rules *rules, const uint8_t *
 		prefetch(bytes + at);
 }
 
-static inline void soon_ask(const struct page_rules *rules, struct soon *soon)
+/* Asks for so many more bytes of them. A page that is longer than is usual is asked for as far as that goes. */
+static inline void soon_ask(struct soon *soon, uint64_t nr_bytes, uint64_t page_size)
 {
-	if (soon->pages[0])
-		page_prefetch(rules, soon->pages[0]);
-	if (soon->pages[1])
-		page_prefetch(rules, soon->pages[1]);
-	*soon = (struct soon){ { NULL, NULL } };
+	uint64_t end = soon->asked + nr_bytes, last = page_size < USUAL_PAGE ? page_size : USUAL_PAGE;
+	if (end > last)
+		end = last;
+	for (uint64_t at = soon->asked; soon->pages[0] && at < end; at += LINE_SIZE)
+		prefetch(soon->pages[0] + at);
+	for (uint64_t at = soon->asked; soon->pages[1] && at < end; at += LINE_SIZE)
+		prefetch(soon->pages[1] + at);
+	soon->asked = end;
 }
 
 /* Asks for the lines that page_sample() will read. */
@@ -70,8 +74,8 @@ static inline void page_copy_bytes(const struct page_rules *rules, uint8_t *to, 
 }
 
 /*
- * Less than, equal to or greater than 0, as memcmp. Meanwhile @soon is asked for, and then empty: all at once would be
- * more lines than the processor can ask for at a time, so it would wait.
+ * Less than, equal to or greater than 0, as memcmp. Meanwhile @soon is asked for: all at once would be more lines than the
+ * processor can ask for at a time, so it would wait.
  */
 int page_order(const struct page_rules *rules, const uint8_t *a, const uint8_t *b, struct soon *soon);
 

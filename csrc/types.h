@@ -54,6 +54,9 @@ struct arena {
 	uint64_t block_size;		/* 0: not in use */
 	uint64_t nr_bytes;		/* in blocks in use */
 	struct slab *slabs;		/* those that have free blocks */
+	struct slab **by_address;	/* all of them */
+	uint32_t nr_slabs;
+	uint32_t capacity;		/* room in @by_address */
 };
 
 /* Every byte the engine has, by purpose, and the way to make an allocation fail. */
@@ -133,6 +136,7 @@ struct work {
 /* Pages that are read soon: whoever reads others before them asks for them. */
 struct soon {
 	const uint8_t *pages[2];	/* NULL: none, or no second one */
+	uint64_t asked;			/* bytes of each that have been asked for */
 };
 
 /* What is known of the bytes of a page before its visit. */

@@ -46,18 +46,36 @@ static void test_blocks(void)
 	}
 }
 
-/* A slab that cannot be had is no block, and leaves everything as it was. */
+/* A slab that cannot be had is no block, and leaves everything as it was: its note, its memory, or the table of them. */
 static void test_no_memory(void)
 {
-	struct memory memory = { .fail_at = 1 };
+	for (uint64_t fail_at = 1; fail_at <= 3; fail_at++) {
+		struct memory memory = { .fail_at = fail_at };
+		struct arena arena;
+		arena_init(&arena, &memory, LKSM_FOR_ITEMS, ARENA_UNIT);
+		EXPECT(!arena_alloc(&arena));
+		EXPECT(!spare(&memory) && !arena.slabs && !arena.by_address);
+		void *block = arena_alloc(&arena);
+		EXPECT(block != NULL);
+		arena_free(&arena, block);
+		EXPECT(!spare(&memory));
+	}
+}
+
+/* Nothing of a slab is lost: what lies spare beside full ones is a note of each. */
+static void test_full_slabs(void)
+{
+	enum { MANY = 20 * 512 };
+	struct memory memory = { 0 };
 	struct arena arena;
-	arena_init(&arena, &memory, LKSM_FOR_ITEMS, ARENA_UNIT);
-	EXPECT(!arena_alloc(&arena));
-	EXPECT(!spare(&memory) && !arena.slabs);
-	void *block = arena_alloc(&arena);
-	EXPECT(block != NULL);
-	arena_free(&arena, block);
-	EXPECT(!spare(&memory));
+	static void *blocks[MANY];
+	arena_init(&arena, &memory, LKSM_FOR_FRAMES, ARENA_UNIT);
+	for (uint32_t i = 0; i < MANY; i++)
+		blocks[i] = arena_alloc(&arena);
+	EXPECT(spare(&memory) < ARENA_HUGE + (MANY / 512 + 16) * 256);
+	for (uint32_t i = 0; i < MANY; i++)
+		arena_free(&arena, blocks[(i * 7919u) % MANY]);
+	EXPECT(!spare(&memory) && !arena.nr_slabs);
 }
 
 /* Blocks of other sizes are not for an arena. */
@@ -92,6 +110,7 @@ int main(void)
 	static const struct test tests[] = {
 		TEST(test_blocks),
 		TEST(test_no_memory),
+		TEST(test_full_slabs),
 		TEST(test_sizes),
 		TEST(test_map),
 	};

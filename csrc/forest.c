@@ -17,12 +17,18 @@
 void forest_init(struct forest *forest, struct memory *memory, const struct pool *pool,
 		 const uint8_t *(*bytes_of)(const struct pool *pool, uint32_t ref))
 {
-	*forest = (struct forest){ .pool = pool, .bytes_of = bytes_of, .memory = memory };
+	*forest = (struct forest){ .pool = pool, .bytes_of = bytes_of, .memory = memory, .roots = &forest->first_root };
 }
 
 static size_t roots_size(uint32_t root_bits)
 {
 	return sizeof(uint32_t) << root_bits;
+}
+
+/* Has it roots of its own, or only the one that every forest has? */
+static bool has_table(const struct forest *forest)
+{
+	return forest->roots != &forest->first_root;
 }
 
 /* --- roots ------------------------------------------------------------------------------------ */
@@ -59,7 +65,7 @@ static uint32_t *root_at(struct forest *forest, uint64_t number)
 {
 	if (number < SPLIT * forest->nr_split)
 		return &forest->next_roots[number];
-	return forest->roots ? &forest->roots[number - (SPLIT - 1) * forest->nr_split] : &forest->first_root;
+	return &forest->roots[number - (SPLIT - 1) * forest->nr_split];
 }
 
 uint32_t forest_root(const struct forest *forest, uint64_t number)
@@ -70,15 +76,22 @@ uint32_t forest_root(const struct forest *forest, uint64_t number)
 static uint32_t *root_of(struct forest *forest, uint64_t key)
 {
 	if (!forest->next_roots)
-		return forest->roots ? &forest->roots[old_root_number(forest, key)] : &forest->first_root;
+		return &forest->roots[old_root_number(forest, key)];
 	return root_at(forest, forest_root_number(forest, key));
+}
+
+static void free_table(struct forest *forest)
+{
+	if (has_table(forest))
+		table_free(forest->memory, LKSM_FOR_ROOTS, forest->roots, roots_size(forest->root_bits));
 }
 
 static void free_roots(struct forest *forest)
 {
-	table_free(forest->memory, LKSM_FOR_ROOTS, forest->roots, roots_size(forest->root_bits));
+	free_table(forest);
 	table_free(forest->memory, LKSM_FOR_ROOTS, forest->next_roots, roots_size(forest->root_bits + SPLIT_BITS));
-	forest->roots = forest->next_roots = NULL;
+	forest->roots = &forest->first_root;
+	forest->next_roots = NULL;
 	forest->root_bits = 0;
 	forest->first_root = 0;
 	forest->nr_split = 0;
@@ -86,7 +99,7 @@ static void free_roots(struct forest *forest)
 
 uint64_t forest_bytes(const struct forest *forest)
 {
-	return (forest->roots ? roots_size(forest->root_bits) : 0) +
+	return (has_table(forest) ? roots_size(forest->root_bits) : 0) +
 	       (forest->next_roots ? roots_size(forest->root_bits + SPLIT_BITS) : 0);
 }
 
@@ -111,15 +124,18 @@ void forest_reset(struct forest *forest, uint64_t nr_expected)
 
 	forest->nr_entries = 0;
 	forest->first_root = 0;
-	if (forest->roots && bits == forest->root_bits && !forest->next_roots) {
+	if (has_table(forest) && bits == forest->root_bits && !forest->next_roots) {
 		memset(forest->roots, 0, roots_size(bits));
 		return;
 	}
 	free_roots(forest);
 	if (!bits)
 		return;
-	forest->roots = table_alloc(forest->memory, LKSM_FOR_ROOTS, roots_size(bits));
-	forest->root_bits = forest->roots ? bits : 0;
+	uint32_t *roots = table_alloc(forest->memory, LKSM_FOR_ROOTS, roots_size(bits));
+	if (!roots)
+		return;
+	forest->roots = roots;
+	forest->root_bits = bits;
 }
 
 /* --- searching ---------------------------------------------------------------------------------- */
@@ -231,7 +247,7 @@ static void end_growth(struct forest *forest)
 	uint32_t bits = forest->root_bits + SPLIT_BITS;
 	uint64_t nr_entries = forest->nr_entries;
 	forest->next_roots = NULL;
-	table_free(forest->memory, LKSM_FOR_ROOTS, forest->roots, roots_size(forest->root_bits));
+	free_table(forest);
 	*forest = (struct forest){ .pool = forest->pool, .bytes_of = forest->bytes_of, .memory = forest->memory,
 				   .roots = roots, .root_bits = bits, .nr_entries = nr_entries };
 }
@@ -243,7 +259,7 @@ static void end_growth(struct forest *forest)
  */
 static void grow_on(struct forest *forest)
 {
-	uint32_t *old_root = forest->roots ? &forest->roots[forest->nr_split] : &forest->first_root;
+	uint32_t *old_root = &forest->roots[forest->nr_split];
 	uint32_t root = *old_root;
 	*old_root = 0;
 	forest->nr_split++;

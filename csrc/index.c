@@ -138,10 +138,9 @@ void index_deepen(struct index *index, struct look *look)
 	take_hash(index, look);
 }
 
-uint32_t index_search(struct index *index, const struct forest *forest, struct look *look, struct place *place_ret)
+uint32_t index_search_filed(struct index *index, const struct forest *forest, struct look *look, struct place *place_ret)
 {
-	*place_ret = (struct place){ 0, 0 };
-	while (forest->nr_entries) {
+	for (;;) {
 		uint32_t ref = 0;
 		/* untested: a switch has a way for no value of the enum */
 		switch (forest_search(forest, &index->engine->rules, look, place_ret, &ref)) {
@@ -153,5 +152,4 @@ uint32_t index_search(struct index *index, const struct forest *forest, struct l
 			index_deepen(index, look);
 		}
 	}
-	return 0;
 }

@@ -104,9 +104,9 @@ struct forest {
 	const struct pool *pool;	/* of the objects filed here */
 	const uint8_t *(*bytes_of)(const struct pool *pool, uint32_t ref);	/* an object's page */
 	struct memory *memory;		/* where the roots come from */
-	uint32_t *roots;		/* 1 << root_bits of them */
+	uint32_t *roots;		/* 1 << root_bits of them; @first_root as long as one is enough */
 	uint32_t root_bits;		/* 0: one tree, as in the kernel */
-	uint32_t first_root;		/* the one root of a small forest that has no array yet */
+	uint32_t first_root;
 	uint32_t *next_roots;		/* while it grows: four times as many; NULL otherwise */
 	uint64_t nr_split;		/* while it grows: roots whose objects have gone over to @next_roots, from the first on */
 	uint64_t nr_entries;		/* objects filed */

@@ -22,6 +22,7 @@
 #define ASK_FOR_TWIN 3		/* up to here what will be read is asked for, if nobody else reads it */
 #define LEAD 32			/* that an errand may wait */
 #define PORTION 1024		/* bytes of a page that are asked for in a visit that reads nothing in full */
+#define LAST_PART 1536		/* of two pages that are asked for during a compare: comes between that and the next one */
 #define PAGES_ALONE 16		/* places where nobody helps: fewer, so that they stay in the cache */
 #define STRETCH_BYTES (1 << 21)	/* are mapped together */
 #define MAPPED_BYTES (1 << 16)	/* of a file, by the kernel, around a byte that is read */
@@ -55,7 +56,7 @@ void ahead_reset(struct engine *engine)
 	helpers_settle_all(engine);
 	for (uint64_t place = 0; ahead->nr_wanted && place <= ahead->mask; place++)
 		forget(engine, place);
-	engine->soon = (struct soon){ { NULL, NULL }, 0 };
+	engine->soon = (struct soon){ { NULL, NULL }, 0, 0 };
 	ahead->region = NULL;
 }
 
@@ -265,7 +266,8 @@ static void ask_for_twin(struct engine *engine, uint64_t page)
 	if (next > ahead->asked) {
 		const struct foreseen *foreseen = foreseen_at(engine, next);
 		bool is_other_here = foreseen->is_hash || foreseen->other == foreseen_at(engine, page)->other;
-		*soon = (struct soon){ { foreseen->bytes, is_other_here ? NULL : foreseen->other }, 0 };
+		*soon = (struct soon){ .pages = { foreseen->bytes, is_other_here ? NULL : foreseen->other },
+				       .left = is_other_here ? 0 : LAST_PART };
 		ahead->asked = next;
 	}
 	if (!is_read)

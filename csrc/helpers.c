@@ -161,9 +161,11 @@ static struct errand *take(struct helpers *helpers)
 	return NULL;
 }
 
-static struct soon soon_of(const struct errand *errand, unsigned i)
+/* What page @i of @errand will read, while something is compared with @other. */
+static struct soon soon_of(const struct errand *errand, unsigned i, const uint8_t *other)
 {
-	return (struct soon){ { errand->bytes[i], errand->hashes >> i & 1 ? NULL : errand->others[i] }, 0 };
+	bool is_other_here = errand->hashes >> i & 1 || errand->others[i] == other;
+	return (struct soon){ .pages = { errand->bytes[i], is_other_here ? NULL : errand->others[i] } };
 }
 
 static void look_at(const struct page_rules *rules, struct errand *errand, unsigned i, struct soon *soon)
@@ -184,13 +186,13 @@ static void look_at(const struct page_rules *rules, struct errand *errand, unsig
 static void run(struct engine *engine, struct errand *errand, const struct errand *next)
 {
 	for (unsigned pages = errand->pages; pages; pages &= pages - 1) {
-		unsigned later = pages & (pages - 1);
-		struct soon soon = { { NULL, NULL }, 0 };
+		unsigned i = (unsigned)__builtin_ctz(pages), later = pages & (pages - 1);
+		struct soon soon = { .pages = { NULL, NULL } };
 		if (later)
-			soon = soon_of(errand, (unsigned)__builtin_ctz(later));
+			soon = soon_of(errand, (unsigned)__builtin_ctz(later), errand->others[i]);
 		else if (next)
-			soon = soon_of(next, (unsigned)__builtin_ctz(next->pages));
-		look_at(&engine->rules, errand, (unsigned)__builtin_ctz(pages), &soon);
+			soon = soon_of(next, (unsigned)__builtin_ctz(next->pages), errand->others[i]);
+		look_at(&engine->rules, errand, i, &soon);
 	}
 	atomic_store_explicit(&errand->state, ERRAND_DONE, memory_order_release);
 	atomic_fetch_add_explicit(&engine->helpers.nr_ended, 1, memory_order_relaxed);

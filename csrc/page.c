@@ -93,7 +93,8 @@ FOR_THIS_MACHINE static uint64_t first_difference(const uint8_t *a, const uint8_
 {
 	uint64_t at = 0;
 	for (; at < size && !piece_differs(a + at, b + at); at += PIECE)
-		soon_ask(soon, PIECE, size);
+		if (soon->asked + soon->left < USUAL_PAGE)
+			soon_ask(soon, PIECE, size);
 	return at;
 }
 

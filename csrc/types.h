@@ -137,6 +137,7 @@ struct work {
 struct soon {
 	const uint8_t *pages[2];	/* NULL: none, or no second one */
 	uint64_t asked;			/* bytes of each that have been asked for */
+	uint64_t left;			/* that compares leave to be asked for when they are over */
 };
 
 /* What is known of the bytes of a page before its visit. */

@@ -385,14 +385,15 @@ __attribute__((always_inline)) static inline void take_steps(struct engine *engi
 		TAKE(find_twin_for_helpers, FIND_TWIN + LEAD);
 		TAKE(divide_reads, FIND_TWIN);
 		settle_read(engine, first);
+		ask_for_twin(engine, first);
 	} else if (engine->ahead.nr_wanted) {
 		TAKE(sample_alone, TAKE_SAMPLE);
 		TAKE(take_hash, ASK_FOR_ROOTS);
 		TAKE(ask_for_roots, ASK_FOR_ROOTS);
 		TAKE(ask_for_objects, ASK_FOR_OBJECTS);
 		TAKE(find_twin, FIND_TWIN);
+		ask_for_twin(engine, first);
 	}
-	ask_for_twin(engine, first);
 #undef TAKE
 }
 

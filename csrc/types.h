@@ -62,10 +62,10 @@ struct arena {
 /* Every byte the engine has, by purpose, and the way to make an allocation fail. */
 struct memory {
 	uint64_t reserved[LKSM_NR_PURPOSES];	/* bytes now held */
-	struct arena frames;			/* copies of pages of one size, once there are any */
 	uint64_t nr_allocations;		/* asked for so far, failures included */
 	uint64_t fail_at;			/* for tests: this one fails (counted from 1); 0 = none */
 	uint64_t fail_count;			/* for tests: and how many after it fail too */
+	struct arena frames;			/* copies of pages of one size, once there are any */
 };
 
 #define POOL_CHUNK_SHIFT 8

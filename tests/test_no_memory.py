@@ -28,8 +28,8 @@ class Failing:
     def __init__(self, engine: lksm.Engine) -> None:
         assert engine._core is not None
         nr_words = ffi.cast("uint64_t *", engine._core._engine)
-        # reserved bytes by purpose, the frames' arena (five words), then nr_allocations, fail_at, fail_count
-        self._words: Any = nr_words + lib.LKSM_NR_PURPOSES + 5
+        # reserved bytes by purpose, then nr_allocations, fail_at, fail_count
+        self._words: Any = nr_words + lib.LKSM_NR_PURPOSES
 
     @property
     def nr_allocations(self) -> int:

@@ -383,23 +383,42 @@ MUTANTS = [
     Mutant("helpers.c", "(order > 0) - (order < 0)", "(order < 0) - (order > 0)", "greater is less"),
     Mutant(
         "helpers.c",
-        "order ? page_difference(rules, foreseen->bytes, foreseen->other)",
+        "order ? page_difference(rules, bytes, other)",
         "order ? rules->page_size",
         "a compare by a helper costs the whole page",
     ),
-    Mutant("helpers.c", "foreseen->is_hash = is_hash;", ";", "a helper compares what it was to hash"),
     Mutant(
         "helpers.c",
-        "if (foreseen->is_hash)\n\t\tforeseen->has_hash",
-        "if (!foreseen->is_hash)\n\t\tforeseen->has_hash",
+        "errand->hashes |= (uint8_t)(foreseen[i].is_hash << i);",
+        ";",
+        "a helper compares what it was to hash",
+    ),
+    Mutant(
+        "helpers.c",
+        "if (errand->hashes >> i & 1) {\n\t\t\tforeseen",
+        "if (!(errand->hashes >> i & 1)) {\n\t\t\tforeseen",
         "a helper's hash is taken for a compare",
     ),
-    Mutant("helpers.c", "return task == TASK_NONE;", "return true;", "what a helper has begun is taken back"),
+    Mutant(
+        "helpers.c",
+        "if (state == ERRAND_NONE)\n\t\treturn 0;",
+        "if (state != ERRAND_OPEN)\n\t\treturn 0;",
+        "what a helper has begun is thought to be nobody's",
+    ),
     Mutant(
         "helpers.c",
         "foreseen->is_compared = foreseen->is_frame = false;\n\t\tforeseen->other = NULL;",
         "foreseen->is_frame = false;",
         "a compare with a frame that is gone is remembered",
+    ),
+    Mutant(
+        "helpers.c",
+        "if (!foreseen[i].is_hash && !foreseen[i].other)\n\t\t\tcontinue;",
+        "",
+        "helpers are sent to frames that are gone",
+    ),
+    Mutant(
+        "helpers.c", ">= ERRANDS_EACH * nr_helpers", ">= 1000 * nr_helpers", "helpers are sent for all there is"
     ),
     Mutant(
         "helpers.c", "i < AHEAD_PAGES; i++", "i < 16; i++", "what was said of pages far ahead is remembered"
@@ -414,7 +433,7 @@ MUTANTS = [
         "helpers do not hear of a frame that was moved",
     ),
     Mutant("chain.c", "\thelpers_forget_frames(engine);", "\t;", "helpers do not hear of a copy that goes"),
-    Mutant("scan.c", "\tahead_reset(engine);\n\treturn", "\treturn", "tasks outlive their batch"),
+    Mutant("scan.c", "\tahead_reset(engine);\n\treturn", "\treturn", "errands outlive their batch"),
     Mutant(
         "report.c",
         "item_at(&index->engine->items, target ? target : ref)",
@@ -424,8 +443,8 @@ MUTANTS = [
     # --- what is found out a few pages ahead of a visit
     Mutant(
         "ahead.c",
-        "engine->helpers.foreseen[page & engine->ahead.mask]",
-        "engine->helpers.foreseen[0]",
+        "engine->ahead.foreseen[page & engine->ahead.mask]",
+        "engine->ahead.foreseen[0]",
         "what is found out of all pages has one place",
     ),
     Mutant(
@@ -438,7 +457,7 @@ MUTANTS = [
         "ahead.c", "at < end && at < first", "at < first", "memory behind a region is read to have it mapped"
     ),
     Mutant(
-        "ahead.c", "i <= engine->ahead.mask;", "i < engine->ahead.mask;", "the last place outlives its batch"
+        "ahead.c", "place <= ahead->mask;", "place < ahead->mask;", "the last place outlives its batch"
     ),
     Mutant(
         "ahead.c",
@@ -475,6 +494,12 @@ MUTANTS = [
         "region == ahead->region && ",
         "",
         "an unexpected region is taken for the one that was asked for",
+    ),
+    Mutant(
+        "ahead.c",
+        "if (is_helped) {\t/*",
+        "if (is_helped && engine->ahead.nr_wanted) {\t/*",
+        "a group is sent for with what was wanted of the one before in its place",
     ),
     Mutant(
         "ahead.h",
@@ -591,7 +616,9 @@ MUTANTS = [
         "munmap(bytes, size);",
         "the end of a large table leaks",
     ),
-    Mutant("arena.c", "arena_unmap(slab, slab->size);", ";", "slabs leak"),
+    Mutant("arena.c", "arena_unmap(slab->bytes, slab->size);", ";", "slabs leak"),
+    Mutant("arena.c", "first = middle + 1;", "first = middle + 2;", "a block is given back to another slab"),
+    Mutant("arena.c", "if (arena->nr_slabs)\n\t\treturn;", "return;", "the table of slabs outlives them"),
     Mutant("arena.c", "nr_bytes < SMALL ?", "nr_bytes > SMALL ?", "the first slab is the large one"),
     Mutant("memory.c", "if (!resized)\n\t\treturn NULL;", "", "memory is moved to nowhere"),
     Mutant(

@@ -88,13 +88,29 @@ static inline bool piece_differs(const uint8_t *a, const uint8_t *b)
 	return differences;
 }
 
+static inline void ask_for_piece(const uint8_t *bytes)
+{
+	for (size_t at = 0; at < PIECE; at += LINE_SIZE)
+		prefetch(bytes + at);
+}
+
 /* Where the first piece that differs begins, or @size. */
 FOR_THIS_MACHINE static uint64_t first_difference(const uint8_t *a, const uint8_t *b, uint64_t size, struct soon *soon)
 {
-	uint64_t at = 0;
-	for (; at < size && !piece_differs(a + at, b + at); at += PIECE)
-		if (soon->asked + soon->left < USUAL_PAGE)
-			soon_ask(soon, PIECE, size);
+	const uint8_t *one = soon->pages[0], *other = soon->pages[1];
+	uint64_t asked = soon->asked, at = 0;
+	uint64_t usual = size < USUAL_PAGE ? size : USUAL_PAGE;
+	uint64_t last = one && usual > soon->left ? usual - soon->left : 0;
+
+	for (; at < size && !piece_differs(a + at, b + at); at += PIECE) {
+		if (asked >= last)
+			continue;
+		ask_for_piece(one + asked);
+		if (other)
+			ask_for_piece(other + asked);
+		asked += PIECE;
+	}
+	soon->asked = asked;
 	return at;
 }
 

@@ -36,6 +36,33 @@ static void test_compare(void)
 	EXPECT(page_compare(&rules, a, b) < 0);
 }
 
+/* The order is memcmp's wherever the difference is, whatever is asked for meanwhile; that goes no farther than a page. */
+static void test_order_while_others_are_asked_for(void)
+{
+	static uint8_t a[16384], b[16384], next[2][16384];
+	for (uint64_t page_size = 64; page_size <= 16384; page_size *= 2) {
+		struct page_rules rules = make_rules(page_size, 1);
+		uint64_t usual = page_size < USUAL_PAGE ? page_size : USUAL_PAGE;
+		bool is_asked_for = page_size >= 256;	/* smaller ones are compared at once */
+		for (uint64_t i = 0; i <= page_size; i += i < 600 ? 1 : 61) {
+			uint64_t left = i % 3 ? 512 : 0;
+			struct soon soon = { .pages = { next[0], i % 2 ? next[1] : NULL }, .asked = i % 5 ? 0 : 256, .left = left };
+			if (i < page_size)
+				b[i] = 1 + i % 7;
+			int order = memcmp(a, b, page_size);
+			EXPECT_EQUAL(page_order(&rules, a, b, &soon) < 0, order < 0);
+			if (is_asked_for && order)
+				EXPECT_EQUAL(soon.asked, usual);
+			else if (is_asked_for && usual > left)
+				EXPECT_EQUAL(soon.asked, usual - left);
+			struct soon nothing = { .pages = { NULL, NULL } };
+			EXPECT_EQUAL(page_order(&rules, b, a, &nothing) > 0, order < 0);
+			EXPECT_EQUAL(page_order(&rules, a, a, &nothing), 0);
+			b[i < page_size ? i : 0] = 0;
+		}
+	}
+}
+
 /* A compare is booked as far as it had to look: to the first difference, or over the whole page. */
 static void test_compared_bytes_are_booked(void)
 {
@@ -181,6 +208,7 @@ int main(void)
 {
 	static const struct test tests[] = {
 		TEST(test_compare),
+		TEST(test_order_while_others_are_asked_for),
 		TEST(test_compared_bytes_are_booked),
 		TEST(test_hashed_bytes_are_booked),
 		TEST(test_lines_follow_from_seed),

@@ -277,7 +277,7 @@ class Core:
 
     @property
     def nr_asked(self) -> int:
-        """Pages there was something to help with, so far; one that is hashed and then compared counts twice."""
+        """Pages with something to help with, so far; one that is hashed and then compared counts twice."""
         return int(lib.lksm_nr_asked(self._engine))
 
     def is_walking(self) -> bool:

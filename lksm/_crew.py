@@ -88,7 +88,7 @@ class Crew:
         nr_scanned = scan(nr_pages, now)
         cost = (time.perf_counter() - began) / max(nr_scanned, 1)
         before = self._costs[is_helped]
-        if before is not None and cost > before:  # what else the machine does makes a slice slower, never faster
+        if before is not None and cost > before:  # other load makes slices slower, never faster
             cost = before + (cost - before) / PATIENCE
         self._costs[is_helped] = cost
         return nr_scanned

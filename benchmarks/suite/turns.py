@@ -103,8 +103,8 @@ def take_turns(
     What one leaves behind in caches and memory hits the others in turn. Who cannot work is left out, and
     `say` is told why. Results come in the order of `contenders`.
 
-    Before each the memory that it will ask for is touched and given back. What the host of a virtual machine has
-    taken away while nobody used it comes back at half a GiB a second, which would be most of what is measured.
+    Before each the memory that it will ask for is touched and given back. What the host of a virtual machine
+    has taken away while nobody used it comes back at half a GiB a second: most of what would be measured.
     """
     found: dict[str, dict[_Kind, Result]] = {contender.name: {} for contender in contenders}
     present = list(contenders)

@@ -418,7 +418,10 @@ MUTANTS = [
         "helpers are sent to frames that are gone",
     ),
     Mutant(
-        "helpers.c", ">= ERRANDS_EACH * nr_helpers", ">= 1000 * nr_helpers", "helpers are sent for all there is"
+        "helpers.c",
+        ">= ERRANDS_EACH * nr_helpers",
+        ">= 1000 * nr_helpers",
+        "helpers are sent for all there is",
     ),
     Mutant(
         "helpers.c", "i < AHEAD_PAGES; i++", "i < 16; i++", "what was said of pages far ahead is remembered"
@@ -456,9 +459,7 @@ MUTANTS = [
     Mutant(
         "ahead.c", "at < end && at < first", "at < first", "memory behind a region is read to have it mapped"
     ),
-    Mutant(
-        "ahead.c", "place <= ahead->mask;", "place < ahead->mask;", "the last place outlives its batch"
-    ),
+    Mutant("ahead.c", "place <= ahead->mask;", "place < ahead->mask;", "the last place outlives its batch"),
     Mutant(
         "ahead.c",
         "AHEAD_PAGES - 1 : PAGES_ALONE - 1;",

@@ -58,6 +58,7 @@ void ahead_reset(struct engine *engine)
 		forget(engine, place);
 	engine->soon = (struct soon){ { NULL, NULL }, 0, 0 };
 	ahead->region = NULL;
+	ahead->lead = 0;
 }
 
 /* --- errands: of the pages of one group ---------------------------------------------------------- */
@@ -67,15 +68,15 @@ static uint64_t group_place(uint64_t page)
 	return page % AHEAD_PAGES / GROUP_PAGES;
 }
 
+static uint8_t bit_of(uint64_t page)
+{
+	return (uint8_t)(1 << page % GROUP_PAGES);
+}
+
 /* Is it the first or the last of its group to take a step? */
 static bool is_first(const struct engine *engine, uint64_t page)
 {
 	return page % GROUP_PAGES == 0 || page == engine->ahead.first;
-}
-
-static uint8_t bit_of(uint64_t page)
-{
-	return (uint8_t)(1 << page % GROUP_PAGES);
 }
 
 static bool is_last(const struct engine *engine, uint64_t page)
@@ -109,8 +110,8 @@ static void ask_for_node(struct engine *engine, const struct region *region, uin
 		return;
 	ahead->bytes = region_page(region, page);
 	engine->ahead.nr_wanted++;
-	ahead->node = item->sharer.node;
-	prefetch(node_at(engine, ahead->node));
+	ahead->is_merged = true;
+	prefetch(node_at(engine, item->sharer.node));
 }
 
 /*
@@ -163,7 +164,7 @@ static bool take_sample(struct engine *engine, uint64_t page)
 {
 	struct ahead_page *ahead = ahead_page(engine, page);
 
-	if (!ahead->bytes || ahead->has_key || ahead->node)
+	if (!ahead->bytes || ahead->has_key || ahead->is_merged)
 		return false;
 	ahead->sample = ahead->key = page_take_sample(&engine->rules, ahead->bytes);
 	ahead->has_key = true;
@@ -219,6 +220,14 @@ static void note_node(const struct engine *engine, struct foreseen *foreseen, ui
 	foreseen->other = node->kind == NODE_CHAIN ? node_at(engine, node->first_dup)->bytes : node->bytes;
 }
 
+/* The node that the page is merged with, which may have gone since it was noted; or 0. */
+static uint32_t node_of(const struct engine *engine, uint64_t page)
+{
+	uint32_t ref = item_find(engine->ahead.region, page);
+	const struct rmap_item *item = ref ? item_at(&engine->items, ref) : NULL;
+	return item && item->state == ITEM_STABLE ? item->sharer.node : 0;
+}
+
 /* Finds what the page will be compared with, as it seems now: in the order in which a visit goes through the trees. */
 static void find_twin(struct engine *engine, uint64_t page)
 {
@@ -226,15 +235,16 @@ static void find_twin(struct engine *engine, uint64_t page)
 	struct ahead_page *ahead = ahead_page(engine, page);
 	struct foreseen *foreseen = foreseen_at(engine, page);
 
-	if (!ahead->has_key && !ahead->node)
+	if (!ahead->has_key && !ahead->is_merged)
 		return;
 	uint32_t ref = ahead->has_key ? forest_peek(&trees->stable, ahead->key) : 0;
+	uint32_t node = ahead->is_merged ? node_of(engine, page) : ref;
 	foreseen->other = NULL;
-	if (ref || ahead->node)
-		note_node(engine, foreseen, ref ? ref : ahead->node);
-	else
+	if (node)
+		note_node(engine, foreseen, node);
+	else if (ahead->has_key)
 		foreseen->other = forest_peek_page(&trees->unstable, ahead->key);
-	if (!foreseen->other)
+	if (!foreseen->other && ahead->has_key)
 		foreseen->other = forest_peek_page(&trees->kept, ahead->key);
 	foreseen->is_hash = ahead->meets_gate && !foreseen->has_hash && (engine->gate_first || !ref);
 	ahead->is_read = foreseen->is_hash || foreseen->other;
@@ -258,14 +268,15 @@ static void ask_for_twin(struct engine *engine, uint64_t page)
 	bool is_read = ahead_page(engine, page)->is_read;
 
 	if (is_read && ahead->asked == page)
-		soon_ask(soon, size, size);
+		soon_ask_all(soon, size);
 	while (next < page + ASK_FOR_TWIN && !ahead_page(engine, next)->is_read)
 		next++;
-	if (!ahead_page(engine, next)->is_read)
+	if (next >= ahead->region->nr_pages || !ahead_page(engine, next)->is_read)
 		return;
 	if (next > ahead->asked) {
-		const struct foreseen *foreseen = foreseen_at(engine, next);
-		bool is_other_here = foreseen->is_hash || foreseen->other == foreseen_at(engine, page)->other;
+		const struct foreseen *foreseen = foreseen_at(engine, next), *now = foreseen_at(engine, page);
+		bool is_compared = is_read && !now->is_hash;
+		bool is_other_here = foreseen->is_hash || (is_compared && foreseen->other == now->other);
 		*soon = (struct soon){ .pages = { foreseen->bytes, is_other_here ? NULL : foreseen->other },
 				       .left = is_other_here ? 0 : LAST_PART };
 		ahead->asked = next;
@@ -287,29 +298,29 @@ static void leave_to_helpers(struct engine *engine, struct errand *errand, uint8
 
 static void sample_for_helpers(struct engine *engine, uint64_t page)
 {
-	uint8_t *hashed = &engine->ahead.hashed[group_place(page)];
+	uint8_t *to_hash = &engine->ahead.to_hash[group_place(page)];
 
 	if (is_first(engine, page))
-		*hashed = 0;
+		*to_hash = 0;
 	if (take_sample(engine, page)) {
 		foreseen_at(engine, page)->bytes = ahead_page(engine, page)->bytes;
 		foreseen_at(engine, page)->is_hash = true;
-		*hashed |= bit_of(page);
+		*to_hash |= bit_of(page);
 	}
-	if (*hashed && is_last(engine, page))
-		helpers_send(engine, helpers_hashes(engine, group_place(page)), *hashed);
+	if (*to_hash && is_last(engine, page))
+		helpers_send(engine, helpers_hashes(engine, group_place(page)), *to_hash);
 }
 
 /* What others hash, or have hashed, we need not ask for. */
 static void ask_for_hash(struct engine *engine, uint64_t page)
 {
-	uint8_t *hashed = &engine->ahead.hashed[group_place(page)];
+	uint8_t *to_hash = &engine->ahead.to_hash[group_place(page)];
 
 	if (is_first(engine, page))
-		leave_to_helpers(engine, helpers_hashes(engine, group_place(page)), hashed);
+		leave_to_helpers(engine, helpers_hashes(engine, group_place(page)), to_hash);
 	if (is_last(engine, page))
 		prefetch(helpers_hashes(engine, group_place(page + 1)));
-	if (*hashed & bit_of(page))
+	if (*to_hash & bit_of(page))
 		page_prefetch(&engine->rules, ahead_page(engine, page)->bytes);
 }
 
@@ -322,27 +333,27 @@ static void settle_hash(struct engine *engine, uint64_t page)
 
 static void find_twin_for_helpers(struct engine *engine, uint64_t page)
 {
-	uint8_t *read = &engine->ahead.read[group_place(page)];
+	uint8_t *to_read = &engine->ahead.to_read[group_place(page)];
 
 	if (is_first(engine, page))
-		*read = 0;
+		*to_read = 0;
 	find_twin(engine, page);
 	if (ahead_page(engine, page)->is_read)
-		*read |= bit_of(page);
-	if (*read && is_last(engine, page))
-		helpers_send(engine, helpers_reads(engine, group_place(page)), *read);
+		*to_read |= bit_of(page);
+	if (*to_read && is_last(engine, page))
+		helpers_send(engine, helpers_reads(engine, group_place(page)), *to_read);
 }
 
 /* What others have read, or read now, we need not. */
 static void divide_reads(struct engine *engine, uint64_t page)
 {
-	uint8_t *read = &engine->ahead.read[group_place(page)];
+	uint8_t *to_read = &engine->ahead.to_read[group_place(page)];
 
 	if (is_first(engine, page))
-		leave_to_helpers(engine, helpers_reads(engine, group_place(page)), read);
+		leave_to_helpers(engine, helpers_reads(engine, group_place(page)), to_read);
 	if (is_last(engine, page))
 		prefetch(helpers_reads(engine, group_place(page + 1)));
-	ahead_page(engine, page)->is_read = *read & bit_of(page);
+	ahead_page(engine, page)->is_read = *to_read & bit_of(page);
 }
 
 static void settle_read(struct engine *engine, uint64_t page)
@@ -353,7 +364,7 @@ static void settle_read(struct engine *engine, uint64_t page)
 
 /* --- all of it ----------------------------------------------------------------------------------- */
 
-/* Its hash is taken in the next visit, if it needs it. */
+/* If its hash is wanted, that is taken one visit later: take_hash(). */
 static void sample_alone(struct engine *engine, uint64_t page)
 {
 	if (take_sample(engine, page))

@@ -11,7 +11,7 @@
 
 #include "helpers.h"
 
-/* Forgets everything: bytes may have been written since. Call when a batch begins, and when it ends: nobody helps then. */
+/* Forgets everything: bytes may have been written since. Call when a batch begins, and when it ends: no errand is left then. */
 void ahead_reset(struct engine *engine);
 /* @page of @region is about to be visited: takes the next steps for the pages that follow it. */
 void ahead_of(struct engine *engine, const struct region *region, uint64_t page);

@@ -144,7 +144,10 @@ static struct errand *ask_for(struct errand *errand)
 	return errand;
 }
 
-/* The oldest of the errands that are open; it is ours now. NULL: none is. */
+/*
+ * The oldest of the errands that are open; it is ours now. NULL: none is. As many are looked at as have not ended: if a newer
+ * one ended first the oldest may be passed over, and will be taken back.
+ */
 static struct errand *take(struct helpers *helpers)
 {
 	uint64_t nr_sent = atomic_load_explicit(&helpers->nr_sent, memory_order_acquire);
@@ -172,7 +175,7 @@ static void look_at(const struct page_rules *rules, struct errand *errand, unsig
 {
 	const uint8_t *bytes = errand->bytes[i], *other = errand->others[i];
 	if (errand->hashes >> i & 1) {
-		soon_ask(soon, rules->page_size, rules->page_size);
+		soon_ask_all(soon, rules->page_size);
 		errand->results[i].hash = page_take_hash(rules, bytes);
 	} else {
 		int order = page_order(rules, bytes, other, soon);
@@ -187,11 +190,12 @@ static void run(struct engine *engine, struct errand *errand, const struct erran
 {
 	for (unsigned pages = errand->pages; pages; pages &= pages - 1) {
 		unsigned i = (unsigned)__builtin_ctz(pages), later = pages & (pages - 1);
+		const uint8_t *other = errand->hashes >> i & 1 ? NULL : errand->others[i];
 		struct soon soon = { .pages = { NULL, NULL } };
 		if (later)
-			soon = soon_of(errand, (unsigned)__builtin_ctz(later), errand->others[i]);
+			soon = soon_of(errand, (unsigned)__builtin_ctz(later), other);
 		else if (next)
-			soon = soon_of(next, (unsigned)__builtin_ctz(next->pages), errand->others[i]);
+			soon = soon_of(next, (unsigned)__builtin_ctz(next->pages), other);
 		look_at(&engine->rules, errand, i, &soon);
 	}
 	atomic_store_explicit(&errand->state, ERRAND_DONE, memory_order_release);

@@ -33,6 +33,7 @@ void index_look_foreseen(const struct index *index, const uint8_t *bytes, uint64
  * If there is no memory for it, @look is compared byte by byte instead. Either way search again.
  */
 void index_deepen(struct index *index, struct look *look);
+/* index_search() where something is filed. */
 uint32_t index_search_filed(struct index *index, const struct forest *forest, struct look *look, struct place *place_ret);
 
 /* The object of @forest, one of the index's, that has @look's bytes, or 0; deepens what collides on the way. */

@@ -258,7 +258,7 @@ int lksm_scan(struct engine *engine, uint64_t nr_pages, uint64_t now, uint64_t *
 
 /*
  * Other threads may help those who call lksm_scan(), with compares and hashes of the pages that it comes to. That changes
- * no result and no counter. So many call lksm_help() between lksm_begin_help() and lksm_end_help(), and come back
+ * no result and no counter. At most so many call lksm_help() between lksm_begin_help() and lksm_end_help(), and come back
  * soon after that; nothing else may be asked of the engine meanwhile but scans.
  */
 void lksm_begin_help(struct engine *engine, uint32_t nr_helpers);

@@ -122,7 +122,7 @@ int page_order(const struct page_rules *rules, const uint8_t *a, const uint8_t *
 	uint64_t at = first_difference(a, b, size, soon);
 	if (at == size)
 		return 0;
-	soon_ask(soon, size, size);
+	soon_ask_all(soon, size);
 	return memcmp(a + at, b + at, size - at);	/* of all that is left, for its owner may have changed it since */
 }
 

@@ -57,6 +57,11 @@ static inline void soon_ask(struct soon *soon, uint64_t nr_bytes, uint64_t page_
 	soon->asked = end;
 }
 
+static inline void soon_ask_all(struct soon *soon, uint64_t page_size)
+{
+	soon_ask(soon, page_size, page_size);
+}
+
 /* Asks for the lines that page_sample() will read. */
 static inline void page_prefetch_sample(const struct page_rules *rules, const uint8_t *bytes)
 {
@@ -74,12 +79,12 @@ static inline void page_copy_bytes(const struct page_rules *rules, uint8_t *to, 
 }
 
 /*
- * Less than, equal to or greater than 0, as memcmp. Meanwhile @soon is asked for: all at once would be more lines than the
+ * Less than, equal to or greater than 0, as memcmp. The only thing that may say "equal". Meanwhile @soon is asked for: all at once would be more lines than the
  * processor can ask for at a time, so it would wait.
  */
 int page_order(const struct page_rules *rules, const uint8_t *a, const uint8_t *b, struct soon *soon);
 
-/* The only thing that may say "equal". */
+/* The same, booked. */
 static inline int page_compare(const struct page_rules *rules, const uint8_t *a, const uint8_t *b)
 {
 	int order = page_order(rules, a, b, rules->soon);

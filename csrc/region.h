@@ -68,6 +68,7 @@ static inline const uint8_t *region_page(const struct region *region, uint64_t p
 
 static inline struct rmap_item *item_at(const struct pool *items, uint32_t ref)
 {
+	/* pool_at(), but for a size that the compiler knows. */
 	return (struct rmap_item *)items->chunks[ref >> POOL_CHUNK_SHIFT] + (ref & (POOL_CHUNK_OBJECTS - 1));
 }
 

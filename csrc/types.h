@@ -104,7 +104,7 @@ struct forest {
 	const struct pool *pool;	/* of the objects filed here */
 	const uint8_t *(*bytes_of)(const struct pool *pool, uint32_t ref);	/* an object's page */
 	struct memory *memory;		/* where the roots come from */
-	uint32_t *roots;		/* 1 << root_bits of them; @first_root as long as one is enough */
+	uint32_t *roots;		/* 1 << root_bits of them; @first_root as long as one is enough, so a forest stays where it is */
 	uint32_t root_bits;		/* 0: one tree, as in the kernel */
 	uint32_t first_root;
 	uint32_t *next_roots;		/* while it grows: four times as many; NULL otherwise */
@@ -137,7 +137,7 @@ struct work {
 struct soon {
 	const uint8_t *pages[2];	/* NULL: none, or no second one */
 	uint64_t asked;			/* bytes of each that have been asked for */
-	uint64_t left;			/* that compares leave to be asked for when they are over */
+	uint64_t left;			/* bytes that a compare of equal pages leaves to be asked for when it is over */
 };
 
 /* What is known of the bytes of a page before its visit. */
@@ -529,7 +529,7 @@ struct ahead_page {
 	const uint8_t *bytes;		/* the page; NULL: its visit needs none of this */
 	uint64_t sample;		/* unless @is_kept, once @has_key */
 	uint64_t key;			/* it will be filed under, it seems: the one it has kept, its sample or its hash */
-	uint32_t node;			/* it is merged with this one and will be compared with its frame; or 0 */
+	bool is_merged;			/* it was, and will be compared with its frame */
 	bool is_kept;			/* @key is kept */
 	bool has_key;			/* @key is valid */
 	bool wants_hash;		/* its sample has been deepened: it will be filed under its hash */
@@ -548,8 +548,9 @@ struct ahead {
 	uint64_t lead;			/* pages that the steps before an errand and behind it are farther ahead */
 	uint64_t mask;			/* places in use, less one */
 	uint64_t nr_wanted;		/* places of pages whose visit needs something */
-	uint8_t hashed[AHEAD_GROUPS];	/* by group, by page: a bit if we take its hash, unless others do */
-	uint8_t read[AHEAD_GROUPS];	/* the same for reading it in full when it is visited, where helpers are there */
+	/* Where helpers are there, by group, by page: a bit for what has to be done, and then for what others do not do. */
+	uint8_t to_hash[AHEAD_GROUPS];
+	uint8_t to_read[AHEAD_GROUPS];	/* in full, when it is visited */
 	struct ahead_page pages[AHEAD_PAGES];	/* by page number */
 	struct foreseen foreseen[AHEAD_PAGES];	/* the same */
 };
@@ -621,7 +622,7 @@ _Static_assert(NR_ERRANDS <= 256 && GROUP_PAGES <= 8, "a byte names an errand, o
 _Static_assert(sizeof(struct engine) % LINE_SIZE == 0, "memory_alloc_first() wants whole lines");
 _Static_assert(sizeof(struct rb_node) == 12, "a place in a tree is three references");
 _Static_assert(sizeof(struct rmap_item) == 32, "half of the 64 bytes a page may cost");
-_Static_assert(sizeof(struct ahead_page) == 40, "three in two cache lines");
+_Static_assert(sizeof(struct ahead_page) == 32, "two in a cache line");
 _Static_assert(sizeof(struct errand) == 4 * LINE_SIZE, "no two threads write to one line, but in turns");
 _Static_assert(sizeof(struct rmap_block) == 16, "a block's header");
 _Static_assert(sizeof(struct stable_node) == 48, "with two items a node: 56 bytes a page");

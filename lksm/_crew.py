@@ -22,6 +22,7 @@ PAUSE_PAGES = SLICE_PAGES  # before it is tried again
 LONGEST_PAUSE_PAGES = 8 * SLICE_PAGES  # each time in a row that it was not worth it, twice as long
 FIRST_HELPED = 2  # slices, for in the first one threads begin
 PROBE_SLICES = 16  # of so many, one is scanned in the way that was slower
+PROBE_PAGES = 2048  # are scanned alone to see whether that is faster: enough to tell
 PATIENCE = 8  # a slice that was slower than those before counts as an eighth
 
 
@@ -65,6 +66,7 @@ class Crew:
             self._nr_unhelped = max(0, self._nr_unhelped - nr_pages)
             return self._core.scan(nr_pages, now)
         if not self._is_help_faster():
+            nr_pages = nr_pages if self._is_alone_faster else min(nr_pages, PROBE_PAGES)
             return self._timed(False, self._core.scan, nr_pages, now)
         nr_before = self._core.nr_asked
         nr_scanned = self._timed(True, self._scan_with_help, nr_pages, now)
@@ -78,10 +80,14 @@ class Crew:
     def _is_help_faster(self) -> bool:
         """By what has been seen; the memory of some machines gives two threads less than one."""
         self._nr_slices += 1
+        if self._costs[True] is None or self._costs[False] is None:
+            return self._costs[True] is None or self._nr_slices <= FIRST_HELPED
+        return self._is_alone_faster is (self._nr_slices % PROBE_SLICES == 0)
+
+    @property
+    def _is_alone_faster(self) -> bool:
         helped, alone = self._costs[True], self._costs[False]
-        if helped is None or alone is None:
-            return self._nr_slices <= FIRST_HELPED
-        return (helped < alone) is (self._nr_slices % PROBE_SLICES != 0)
+        return helped is not None and alone is not None and alone <= helped
 
     def _timed(self, is_helped: bool, scan: Callable[[int, int], int], nr_pages: int, now: int) -> int:
         began = time.perf_counter()

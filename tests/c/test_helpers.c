@@ -238,6 +238,16 @@ static const uint8_t *old_frame;	/* whose bytes were freed if the node's are oth
 static uint32_t old_node;
 static uint64_t nr_looks, nr_stale;
 
+/* Is somebody sent to compare a page with it? */
+static bool names_old_frame(const struct errand *errand)
+{
+	unsigned compared = errand->state == ERRAND_NONE ? 0 : errand->pages & ~(unsigned)errand->hashes;
+	for (unsigned i = 0; i < GROUP_PAGES; i++)
+		if (compared >> i & 1 && errand->others[i] == old_frame)
+			return true;
+	return false;
+}
+
 /* Looks for pages to be compared with a frame which is gone. */
 static uint64_t watching_hash(const void *bytes, size_t nr_bytes, const void *secret, size_t secret_size)
 {
@@ -246,6 +256,8 @@ static uint64_t watching_hash(const void *bytes, size_t nr_bytes, const void *se
 		for (size_t i = 0; i < AHEAD_PAGES; i++)
 			nr_stale += watched->ahead.foreseen[i].is_frame &&
 				    watched->ahead.foreseen[i].other == old_frame;
+		for (size_t i = 0; i < NR_ERRANDS; i++)
+			nr_stale += names_old_frame(&watched->helpers.errands[i]);
 	}
 	return strong_hash(bytes, nr_bytes, secret, secret_size);
 }
@@ -285,7 +297,7 @@ static void test_a_moved_frame_is_forgotten(void)
 {
 	struct engine *engine = make_engine((struct setup){ .hash = watching_hash, .nr_nodes = 2 });
 	EXPECT_EQUAL(lksm_set_merge_across_nodes(engine, false), LKSM_OK);
-	uint8_t *near = make_pages(engine, "aa"), *far = make_far_pages(engine, 0, 40);
+	uint8_t *near = make_pages(engine, "aa"), *far = make_far_pages(engine, 0, 28);
 	make_process(engine, near, 2, false);
 	struct mm_slot *process = make_process_at(engine, far, NR_FAR, 1, 0, false);
 	full(engine);
@@ -304,7 +316,7 @@ static void test_a_copy_is_forgotten(void)
 	struct engine *engine =
 		make_engine((struct setup){ .hash = watching_hash, .nr_nodes = 2, .max_page_sharing = 3 });
 	EXPECT_EQUAL(lksm_set_merge_across_nodes(engine, false), LKSM_OK);
-	uint8_t *lent = make_pages(engine, "aaa"), *far = make_far_pages(engine, 1, 40);
+	uint8_t *lent = make_pages(engine, "aaa"), *far = make_far_pages(engine, 1, 28);
 	make_process(engine, lent, 3, true);
 	struct mm_slot *process = make_process(engine, far, NR_FAR, false);
 	full(engine);
@@ -445,9 +457,10 @@ static void test_errands(void)
 	helpers_send(engine, second, 1);
 	helpers_send(engine, third, 2);
 	helpers_send(engine, helpers_hashes(engine, 0), 8);
-	EXPECT_EQUAL(helpers_take_back(engine, helpers_hashes(engine, 0)), 0);
+	EXPECT_EQUAL(helpers_hashes(engine, 0)->state, ERRAND_NONE);
 	EXPECT_EQUAL(helpers_take_back(engine, first), 0);
 	helpers_send(engine, helpers_hashes(engine, 0), 8);
+	EXPECT_EQUAL(helpers_hashes(engine, 0)->state, ERRAND_OPEN);
 	for (int i = 0; i < 3; i++)
 		EXPECT(helpers_do_one(engine));
 	EXPECT(!helpers_do_one(engine));
@@ -461,11 +474,22 @@ static void test_errands(void)
 	free(pages);
 }
 
+static pthread_t scanning;
+static _Atomic uint64_t nr_by_others;	/* hashes */
+
+static uint64_t counting_hash(const void *bytes, size_t nr_bytes, const void *secret, size_t secret_size)
+{
+	nr_by_others += !pthread_equal(pthread_self(), scanning);
+	return strong_hash(bytes, nr_bytes, secret, secret_size);
+}
+
 /* Four threads help, and it is as if one had scanned. */
 static void test_threads(void)
 {
 	enum { MANY = 5000 };
-	struct engine *engines[2] = { make_engine((struct setup){ 0 }), make_engine((struct setup){ 0 }) };
+	scanning = pthread_self();
+	nr_by_others = 0;
+	struct engine *engines[2] = { make_engine((struct setup){ .hash = counting_hash }), make_engine((struct setup){ 0 }) };
 	struct mm_slot *processes[2];
 	uint8_t *pages = malloc(MANY * 256);
 	uint64_t random = 5, nr_scanned;
@@ -492,6 +516,7 @@ static void test_threads(void)
 			fill_page(engines[0], pages + next_random(&random) % MANY * 256, (char)('a' + i % 50));
 	}
 	EXPECT(lksm_nr_asked(engines[0]) > 10000);
+	EXPECT(nr_by_others > 0);
 	EXPECT_EQUAL(lksm_nr_asked(engines[1]), 0);
 	for (int i = 0; i < 2; i++)
 		DESTROY(engines[i]);

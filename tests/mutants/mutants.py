@@ -413,6 +413,12 @@ MUTANTS = [
     ),
     Mutant(
         "helpers.c",
+        "helpers_settle(engine, helpers_reads(engine, i / GROUP_PAGES));",
+        ";",
+        "helpers go on with frames that are gone",
+    ),
+    Mutant(
+        "helpers.c",
         "if (!foreseen[i].is_hash && !foreseen[i].other)\n\t\t\tcontinue;",
         "",
         "helpers are sent to frames that are gone",

@@ -66,6 +66,11 @@ class Groups:
         except OSError:
             return False
 
+    @property
+    def watched(self) -> list[str]:
+        """All of them."""
+        return list(self._watch)
+
     def below(self, group: str) -> list[str]:
         """The group and all below it that are watched."""
         return [path for path in self._watch if is_within(path, group)]

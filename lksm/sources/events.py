@@ -113,6 +113,8 @@ class Watcher:
                 opened.callback(self._connector.close)
                 self._selector.register(self._connector, selectors.EVENT_READ, self._read_starts)
             opened.callback(self._release)
+            for group in self._groups.watched:  # nothing will tell of those that are on their way already
+                self._expect_freeze(group)
             self._list()
             self._opened = opened.pop_all()
 
@@ -202,11 +204,7 @@ class Watcher:
                 if self._check_group(known):  # untested: events are lost and it has left its group
                     self._check_frozen(known)
         for group in touched.members | touched.freezers:
-            if self._groups.is_on_its_way(
-                group
-            ):  # asked first: it may be there when its processes are looked at
-                self._freezing[group] = _FIRST_LOOK_SECONDS
-                self._freezing_at = time.monotonic() + _FIRST_LOOK_SECONDS
+            self._expect_freeze(group)  # first: it may be there when its processes are looked at
             may_begin = self._selection.has_group(group)
             for pid in _cgroup.members(group):
                 process = self._watched.get(pid)
@@ -217,6 +215,12 @@ class Watcher:
                     self._check_frozen(process)
 
     # --- what has to be looked at
+
+    def _expect_freeze(self, group: str) -> None:
+        """Looks again soon if its freezer is on its way."""
+        if self._groups.is_on_its_way(group):
+            self._freezing[group] = _FIRST_LOOK_SECONDS
+            self._freezing_at = time.monotonic() + _FIRST_LOOK_SECONDS
 
     def _patience(self, deadline: float | None) -> float | None:
         """How long to wait for descriptors, at most."""

@@ -315,6 +315,22 @@ def test_a_freezer_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
         assert watcher._freezing == {}
 
 
+def test_a_freezer_that_was_on_its_way_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version 1: who begins to watch between FREEZING and FROZEN is told of the freeze too."""
+    still = False
+    with new_group(1) as group, sleeper() as process:
+        group.add(process.pid)
+        monkeypatch.setattr(
+            Groups, "is_on_its_way", staticmethod(lambda path: path == str(group) and not still)
+        )
+        monkeypatch.setattr(events, "holds_still", lambda _pid: still)
+        with Watcher(cgroups=[group], poll_seconds=0) as watcher:
+            wait_for(watcher, Kind.START, pid=process.pid)
+            still = True
+            wait_for(watcher, Kind.FREEZE, pid=process.pid)
+            assert watcher._freezing == {}
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_random_moves_end_as_they_are(group: Group, seed: int) -> None:
     """Whatever is done to groups and processes, in the end the events add up to what is so."""

@@ -3,9 +3,10 @@
     python benchmarks/instructions.py [--record] [WORKLOAD...]
 
 Compiles the core as a release with benchmarks/instructions.c, runs that under callgrind, and counts what the
-core itself executes in one scan, as on a machine with AVX2. The hash, and what libc does, are not counted, for they
-depend on the machine; how many bytes were hashed and compared is recorded instead, exactly. A change beyond 3 % is
-shown, and is no failure: a wrong merge result is. Needs a C compiler, valgrind and libxxhash-dev.
+core itself executes in one scan, as on a machine with AVX2. The hash, and what libc does, are not counted,
+for they depend on the machine; how many bytes were hashed and compared is recorded instead, exactly. A change
+beyond 3 % is shown, and is no failure: a wrong merge result is. Needs a C compiler, valgrind and
+libxxhash-dev.
 
 Counts depend on the compiler. If it is another one than was recorded, that is said too.
 """

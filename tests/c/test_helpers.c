@@ -117,6 +117,7 @@ static void scan_both(struct pair *pair, int round)
 		EXPECT_EQUAL(scan_with_help_at_samples(pair->engines[0], round % 4 == 1 ? 100 : 1, &nr_scanned), LKSM_OK);
 	for (int i = 0; i < NR_ERRANDS; i++)
 		EXPECT_EQUAL(pair->engines[0]->helpers.errands[i].state, ERRAND_NONE);
+	EXPECT_EQUAL(pair->engines[0]->ahead.nr_wanted, 0);
 	scan_to_end(pair->engines[0]);
 	scan_to_end(pair->engines[1]);
 }
@@ -378,6 +379,52 @@ static void test_what_has_gone(void)
 	free(pages);
 }
 
+/* The same number for all pages of some letters, sampled or whole. */
+static uint64_t same_for_some(const void *bytes, size_t nr_bytes, const void *secret, size_t secret_size)
+{
+	help();
+	uint8_t last = ((const uint8_t *)bytes)[nr_bytes - 1];
+	return strchr("ayz", last) ? 7 : strong_hash(bytes, nr_bytes, secret, secret_size);
+}
+
+static void advise_each(struct mm_slot *process, const uint64_t *pages, bool is_mergeable)
+{
+	for (int i = 0; i < 4; i++)
+		EXPECT_EQUAL(lksm_process_advise(process, pages[i], pages[i] + 1, is_mergeable), LKSM_OK);
+}
+
+/*
+ * Page 0 is hashed. Then nothing is wanted for so long that its group's place, which is that of page 128, is taken by pages
+ * that want nothing. What somebody is sent for when the next ones want something is not page 0, and nothing that is
+ * found out then is said of page 256, which comes to its place.
+ */
+static void test_what_was_wanted_before(void)
+{
+	static const uint64_t late[4] = { 0, 137, 140, 256 };
+	struct engine *engine = make_engine((struct setup){ .hash = same_for_some });
+	char picture[331] = { 0 };
+	memset(picture, '-', 330);
+	uint8_t *pages = make_pages(engine, picture);
+	for (uint64_t i = 0; i < 330; i++)
+		memcpy(pages + i * 256, &i, sizeof(i));
+	fill_page(engine, pages + 300 * 256, 'a');
+	fill_page(engine, pages + 320 * 256, 'y');
+	struct mm_slot *process = make_process(engine, pages, 330, true);
+	advise_each(process, late, false);
+	full(engine);
+	EXPECT_COUNTERS(engine, 0, 0, 326);
+	fill_page(engine, pages, 'z');
+	memcpy(pages + 256 * 256, forest_peek_page(&process->index->trees[0].kept, 7), 256);
+	advise_each(process, late, true);
+	uint64_t nr_scanned;
+	lksm_begin_round(engine, 0);
+	enqueue_all(engine);
+	EXPECT_EQUAL(scan_with_help_at_samples(engine, 100, &nr_scanned), LKSM_OK);
+	EXPECT_COUNTERS(engine, 1, 1, 328);
+	DESTROY(engine);
+	free(pages);
+}
+
 static void write_after_compare(void *pages)
 {
 	nr_at_a_time = 100;
@@ -533,6 +580,7 @@ int main(void)
 		TEST(test_a_moved_frame_is_forgotten),
 		TEST(test_a_copy_is_forgotten),
 		TEST(test_what_has_gone),
+		TEST(test_what_was_wanted_before),
 		TEST(test_page_changes_meanwhile),
 		TEST(test_errands),
 		TEST(test_threads),

@@ -157,6 +157,7 @@ static struct errand *take(struct helpers *helpers)
 		uint8_t which = atomic_load_explicit(&helpers->queue[number % NR_ERRANDS], memory_order_relaxed);
 		struct errand *errand = &helpers->errands[which];
 		uint8_t state = ERRAND_OPEN;
+		/* untested: somebody else is quicker */
 		if (atomic_load_explicit(&errand->state, memory_order_relaxed) == ERRAND_OPEN &&
 		    atomic_compare_exchange_strong(&errand->state, &state, ERRAND_TAKEN))
 			return ask_for(errand);

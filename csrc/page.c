@@ -70,7 +70,8 @@ uint64_t page_digest(const struct page_rules *rules, const uint8_t *bytes)
 #define PIECE 256	/* bytes that are compared before more is asked for */
 
 /* With vectors as wide as the machine at hand has them. TSan is not ready when the loader asks which machine that is. */
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__) && \
+	defined(__OPTIMIZE__)
 #define FOR_THIS_MACHINE __attribute__((target_clones("avx2", "default")))
 #else
 #define FOR_THIS_MACHINE

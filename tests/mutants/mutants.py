@@ -465,7 +465,12 @@ MUTANTS = [
     Mutant(
         "ahead.c", "at < end && at < first", "at < first", "memory behind a region is read to have it mapped"
     ),
-    Mutant("ahead.c", "place <= ahead->mask;", "place < ahead->mask;", "the last place outlives its batch"),
+    Mutant(
+        "ahead.c",
+        "place = 0; ahead->nr_wanted;",
+        "place = 0; ahead->nr_wanted > 1;",
+        "the last place outlives its batch",
+    ),
     Mutant(
         "ahead.c",
         "AHEAD_PAGES - 1 : PAGES_ALONE - 1;",
